@@ -1,0 +1,112 @@
+"""PUMA Dash: find the training rows that make a model fail, patch their influence away, compare.
+
+The names below are the public API; each is imported on first use, so that ``import puma_dash`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from puma_dash._version import __version__
+
+if TYPE_CHECKING:
+    from puma_dash.core.api import apply, compare, forecast, load, patch, value
+    from puma_dash.core.criteria import CRITERIA, Brier, CrossEntropy, MeanSquaredError
+    from puma_dash.core.curvature import CURVATURES, ConjugateGradient, Dense
+    from puma_dash.core.demos import DEMOS
+    from puma_dash.core.embedding import EMBEDDINGS
+    from puma_dash.core.objective import LOSSES
+    from puma_dash.core.training import AdamRecipe
+    from puma_dash.core.types import (
+        Cancelled,
+        Comparison,
+        Forecast,
+        Patch,
+        PatchPlan,
+        Project,
+        ProjectError,
+        Selection,
+        Split,
+        Valuation,
+    )
+    from puma_dash.core.unlearning import UNLEARNERS, InfluenceRemoval, Puma, Retrain
+    from puma_dash.core.valuation import VALUATIONS
+    from puma_dash.ui.report import report
+
+_HOMES = {
+    "puma_dash.core.api": ("apply", "compare", "forecast", "load", "patch", "value"),
+    "puma_dash.core.criteria": ("CRITERIA", "Brier", "CrossEntropy", "MeanSquaredError"),
+    "puma_dash.core.curvature": ("CURVATURES", "ConjugateGradient", "Dense"),
+    "puma_dash.core.demos": ("DEMOS",),
+    "puma_dash.core.embedding": ("EMBEDDINGS",),
+    "puma_dash.core.objective": ("LOSSES",),
+    "puma_dash.core.training": ("AdamRecipe",),
+    "puma_dash.core.types": (
+        "Cancelled",
+        "Comparison",
+        "Forecast",
+        "Patch",
+        "PatchPlan",
+        "Project",
+        "ProjectError",
+        "Selection",
+        "Split",
+        "Valuation",
+    ),
+    "puma_dash.core.unlearning": ("UNLEARNERS", "InfluenceRemoval", "Puma", "Retrain"),
+    "puma_dash.core.valuation": ("VALUATIONS",),
+    "puma_dash.ui.report": ("report",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CRITERIA",
+    "CURVATURES",
+    "DEMOS",
+    "EMBEDDINGS",
+    "LOSSES",
+    "UNLEARNERS",
+    "VALUATIONS",
+    "AdamRecipe",
+    "Brier",
+    "Cancelled",
+    "Comparison",
+    "ConjugateGradient",
+    "CrossEntropy",
+    "Dense",
+    "Forecast",
+    "InfluenceRemoval",
+    "MeanSquaredError",
+    "Patch",
+    "PatchPlan",
+    "Project",
+    "ProjectError",
+    "Puma",
+    "Retrain",
+    "Selection",
+    "Split",
+    "Valuation",
+    "__version__",
+    "apply",
+    "compare",
+    "forecast",
+    "load",
+    "patch",
+    "report",
+    "value",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, imported from its home on first use (PEP 562)."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'puma_dash' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -1,0 +1,1 @@
+"""The method: no interface, no storage (see README, Layers)."""

@@ -1,0 +1,373 @@
+"""The calls between the nouns: load, value, forecast, patch, compare."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from puma_dash.core.criteria import Criterion, resolve_criterion
+from puma_dash.core.curvature import Curvature, inverse_of
+from puma_dash.core.demos import DEMOS
+from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device
+from puma_dash.core.evaluation.metrics import METRICS, metrics, per_class, per_row
+from puma_dash.core.evaluation.reliability import reliability
+from puma_dash.core.evaluation.statistics import mcnemar_p, paired_intervals, row_interval
+from puma_dash.core.types import (
+    Comparison,
+    Forecast,
+    Patch,
+    PatchPlan,
+    Project,
+    ProjectError,
+    Split,
+    Valuation,
+)
+from puma_dash.core.unlearning import InfluenceRemoval, resolve_unlearner
+from puma_dash.core.unlearning.base import check_plan_for, direction_of, training_weights
+from puma_dash.core.valuation import resolve_valuation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def load(source: str) -> Project:
+    """The project named ``source``: a demo ("digits"), or "module:factory" for a callable that returns one.
+
+    Raises:
+        ProjectError: no such demo or module, or the factory did not return a Project.
+    """
+    if source in DEMOS:
+        return DEMOS[source]()()
+    module_name, colon, factory_name = source.partition(":")
+    if not colon:
+        raise ProjectError(
+            f"expected a demo ({', '.join(DEMOS)}) or module:factory, but got {source!r}; "
+            "try puma.load('digits'), or a module on the Python path and a function in it."
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ProjectError(
+            f"expected a module named {module_name!r} on the Python path, but importing it failed ({error}); "
+            "try starting in the folder that holds it."
+        ) from error
+    factory = getattr(module, factory_name, None)
+    if not callable(factory):
+        raise ProjectError(
+            f"expected a function {factory_name!r} in module {module_name!r}, but it has none."
+        )
+    project = factory()
+    if not isinstance(project, Project):
+        raise ProjectError(
+            f"expected {source} to return a puma.Project, but it returned {type(project).__name__}."
+        )
+    return project
+
+
+def value(
+    project: Project,
+    method: str | Any = "psi",
+    criterion: str | Criterion = "cross_entropy",
+    *,
+    curvature: str | Curvature = "auto",
+    device: str | None = None,
+    progress: Progress | None = None,
+    cancel: CancelEvent | None = None,
+) -> Valuation:
+    """One score per training row; lower means more suspicious.
+
+    Args:
+        project: model and data.
+        method: a key of ``VALUATIONS`` or an instance; "psi" is the influence on ``criterion``.
+        criterion: a key of ``CRITERIA`` or an instance; lower is better.
+        curvature: a key of ``CURVATURES`` or an instance, used by methods that solve.
+        device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.
+        progress: called as ``progress(done, total, message)``.
+        cancel: an event; once set, the call raises ``Cancelled``.
+
+    Returns:
+        Scores (n,) float64 with their provenance. psi_j / n is the change of the criterion on removing row j.
+    """
+    engine = engine_of(project, device).listen(progress, cancel)
+    chosen, target = resolve_valuation(method), resolve_criterion(criterion)
+    start = time.perf_counter()
+    scores, facts = chosen(engine, target, curvature)
+    return Valuation(
+        scores=scores.double().numpy(force=True),
+        method=repr(chosen),
+        criterion=target.name,
+        fingerprint=project.fingerprint,
+        diagnostics={"seconds": time.perf_counter() - start, "device": str(engine.device), **facts},
+    )
+
+
+def forecast(
+    project: Project,
+    plan: PatchPlan,
+    *,
+    split: str = "validation",
+    curvature: str | Curvature = "auto",
+    device: str | None = None,
+    progress: Progress | None = None,
+    cancel: CancelEvent | None = None,
+) -> Forecast:
+    """What ``plan`` is predicted to do on ``split``, to first order, before anything is changed.
+
+    One solve and one forward-mode pass over the split. For methods that are not linear (retraining) it is the
+    forecast of naive influence removal.
+    """
+    import pandas as pd
+
+    check_plan_for(project, plan)
+    engine = engine_of(project, device).listen(progress, cancel)
+    start = time.perf_counter()
+    method = resolve_unlearner(plan.method)
+    reweight = getattr(method, "reweight", InfluenceRemoval().reweight)
+    inverse = inverse_of(engine, curvature)
+    change, known, facts = reweight(engine, plan, inverse)
+    delta, residual = direction_of(engine, change, inverse)
+    data = engine.split(split)
+    z, dz = engine.pushforward(data, plan.strength * delta)
+    before, after = _probabilities(engine, z), _probabilities(engine, z + dz)
+    targets = data.targets.numpy(force=True)
+    old, new = metrics(before, targets), metrics(after, targets)
+    table = pd.DataFrame({"before": old, "predicted": new})
+    table["change"] = table["predicted"] - table["before"]
+    moved = np.flatnonzero(before.argmax(1) != after.argmax(1))
+    totals = plan.strength / engine.n * known.total(engine, change)
+    return Forecast(
+        criteria=dict(zip((c.name for c in known.criteria), totals.tolist(), strict=True)),
+        metrics=table,
+        flips=pd.DataFrame(
+            {
+                "row": moved,
+                "target": targets[moved],
+                "before": before.argmax(1)[moved],
+                "after": after.argmax(1)[moved],
+            }
+        ),
+        weights=training_weights(engine, change),
+        fingerprint=project.fingerprint,
+        diagnostics={
+            **inverse.facts,
+            **facts,
+            "residual": max(residual, known.residual),
+            "split": split,
+            "n": len(targets),
+            "seconds": time.perf_counter() - start,
+        },
+    )
+
+
+def patch(
+    project: Project,
+    plan: PatchPlan,
+    *,
+    curvature: str | Curvature = "auto",
+    seed: int = 0,
+    device: str | None = None,
+    progress: Progress | None = None,
+    cancel: CancelEvent | None = None,
+) -> Patch:
+    """A new model according to ``plan``, with what was predicted and what was measured.
+
+    Raises:
+        ProjectError: the plan does not fit the project, or its method cannot run.
+        Cancelled: ``cancel`` was set.
+    """
+    check_plan_for(project, plan)
+    engine = engine_of(project, device).listen(progress, cancel)
+    criteria = [resolve_criterion(hold) for hold in plan.hold]
+    start = time.perf_counter()
+    method = resolve_unlearner(plan.method)
+    update = method(engine, plan, curvature, seed)
+    patched = Engine(project.with_model(update.model), device=engine.device)
+    before = {criterion.name: engine.criterion(criterion) for criterion in criteria}
+    after = {criterion.name: patched.criterion(criterion) for criterion in criteria}
+    return Patch(
+        model=update.model,
+        plan=plan,
+        delta=(engine.theta_of(update.model) - engine.theta).cpu(),
+        weights=update.weights,
+        predicted=update.predicted,
+        measured={name: after[name] - before[name] for name in before},
+        strength=update.strength,
+        seconds=time.perf_counter() - start,
+        fingerprint=project.fingerprint,
+        diagnostics={
+            **update.diagnostics,
+            "method": repr(method),
+            "device": str(engine.device),
+            "criteria_before": before,
+            "criteria_after": after,
+        },
+    )
+
+
+def compare(
+    project: Project,
+    patch: Patch,
+    split: str = "validation",
+    *,
+    seed: int = 0,
+    device: str | None = None,
+) -> Comparison:
+    """Before and after on ``split``: metrics with intervals, reliability, flips, verdicts on what was held.
+
+    Raises:
+        ProjectError: the patch belongs to another project.
+    """
+    import pandas as pd
+
+    if patch.fingerprint != project.fingerprint:
+        raise ProjectError(
+            f"expected a patch of project {project.name!r} ({project.fingerprint[:8]}), but this one "
+            f"belongs to another ({patch.fingerprint[:8]}); try loading the project it was made for."
+        )
+    old_engine = engine_of(project, device)
+    new_engine = Engine(project.with_model(patch.model), device=old_engine.device)
+    data = old_engine.split(split)
+    targets = data.targets.numpy(force=True)
+    before = _probabilities(old_engine, old_engine.outputs(data))
+    after = _probabilities(new_engine, new_engine.outputs(data))
+    old, new = metrics(before, targets), metrics(after, targets)
+    intervals = paired_intervals(before, after, targets, seed=seed)
+    names = project.class_names or ()
+    table = pd.DataFrame(
+        {
+            "before": old,
+            "after": new,
+            "change": {name: new[name] - old[name] for name in METRICS},
+            "low": {name: intervals[name][0] for name in METRICS},
+            "high": {name: intervals[name][1] for name in METRICS},
+        }
+    )
+    curves = [
+        reliability(probabilities, targets).assign(model=label)
+        for label, probabilities in (("before", before), ("after", after))
+    ]
+    classes = per_class(before, targets, names).rename(columns={"accuracy": "before"})
+    classes["after"] = per_class(after, targets, names)["accuracy"]
+    flips = _flips(before.argmax(1), after.argmax(1), targets)
+    counts = flips["kind"].value_counts()
+    fixed, broken = int(counts.get("fixed", 0)), int(counts.get("broken", 0))
+    return Comparison(
+        split=split,
+        n=len(targets),
+        metrics=table,
+        reliability=pd.concat(curves, ignore_index=True),
+        flips=flips,
+        verdicts=_verdicts(patch, old_engine, new_engine, seed),
+        per_class=classes,
+        marked=_marked(old_engine, new_engine, patch.plan),
+        fingerprint=project.fingerprint,
+        diagnostics={
+            "fixed": fixed,
+            "broken": broken,
+            "mcnemar_p": mcnemar_p(fixed, broken),
+            "device": str(old_engine.device),
+        },
+    )
+
+
+def apply(project: Project, patch: Patch) -> Project:
+    """The project as it stands after ``patch``: its model, its labels and its training weights."""
+    targets = project.train.targets.clone()
+    for row, label in patch.plan.relabel.items():
+        targets[row] = label
+    train = dataclasses.replace(project.train, targets=targets, weights=torch.as_tensor(patch.weights))
+    return dataclasses.replace(project, model=patch.model, train=train)
+
+
+def engine_of(project: Project, device: str | torch.device | None = None) -> Engine:
+    """The engine of ``project`` on ``device``: the same one for later calls, with what it has factored."""
+    where = choose_device(device)
+    if where not in project.memo:
+        project.memo[where] = Engine(project, device=where)
+    return project.memo[where]
+
+
+def _probabilities(engine: Engine, outputs: torch.Tensor) -> np.ndarray:
+    return engine.loss.probabilities(outputs).numpy(force=True)
+
+
+def _flips(before: np.ndarray, after: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
+    """Row, target, classes before and after, and kind (fixed, broken, kept right or wrong) of every row."""
+    import pandas as pd
+
+    was, now = before == targets, after == targets
+    kind = np.select([~was & now, was & ~now, was & now], ["fixed", "broken", "kept right"], "kept wrong")
+    return pd.DataFrame(
+        {"row": np.arange(len(targets)), "target": targets, "before": before, "after": after, "kind": kind}
+    )
+
+
+def _verdicts(patch: Patch, before: Engine, after: Engine, seed: int) -> pd.DataFrame:
+    """One row per held criterion: predicted, measured, tolerance, interval of the change, verdict."""
+    import pandas as pd
+
+    rows = []
+    for hold in patch.plan.hold:
+        criterion = resolve_criterion(hold)
+        tolerance = patch.plan.tolerance.get(criterion.name, 0.0)
+        low, high = _criterion_interval(criterion, before, after, seed)
+        measured = patch.measured[criterion.name]
+        rows.append(
+            {
+                "criterion": criterion.name,
+                "predicted": patch.predicted.get(criterion.name, np.nan),
+                "measured": measured,
+                "tolerance": tolerance,
+                "low": low,
+                "high": high,
+                "verdict": "pass" if high <= tolerance else "fail" if low > tolerance else "inconclusive",
+            }
+        )
+    columns = ["criterion", "predicted", "measured", "tolerance", "low", "high", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _criterion_interval(
+    criterion: Criterion, before: Engine, after: Engine, seed: int
+) -> tuple[float, float]:
+    """Bootstrap interval of the criterion's change, resampling its evaluation rows."""
+    data = criterion.evaluation(before)
+    old, new = before.outputs(data), after.outputs(data)
+
+    def change(rows: np.ndarray) -> float:
+        index = torch.as_tensor(rows, device=old.device)
+        groups = None if data.groups is None else data.groups.iloc[rows]
+        drawn = Split(index, data.targets[index], groups=groups)
+        difference = criterion(new[index], drawn, before.loss) - criterion(old[index], drawn, before.loss)
+        return float(difference)
+
+    return row_interval(change, len(data), seed=seed)
+
+
+def _marked(before: Engine, after: Engine, plan: PatchPlan) -> pd.DataFrame:
+    """Mean loss and accuracy on the rows the plan touched, by what was done to them."""
+    import pandas as pd
+
+    train = before.split("train")
+    rows = []
+    for name, marked in (
+        ("removed", plan.remove),
+        ("upweighted", plan.upweight),
+        ("relabelled", plan.relabel),
+    ):
+        if not marked:
+            continue
+        data = train.take(np.array(list(marked)))
+        targets = data.targets.numpy(force=True)
+        entry: dict[str, Any] = {"rows": name, "n": len(data)}
+        for label, engine in (("before", before), ("after", after)):
+            known = per_row(_probabilities(engine, engine.outputs(data)), targets)
+            entry[f"loss {label}"] = known["nll"].mean()
+            entry[f"accuracy {label}"] = known["correct"].mean()
+        rows.append(entry)
+    return pd.DataFrame(rows)

@@ -1,0 +1,61 @@
+"""Curvature: what B is and how B^-1 v is computed. Call one on an engine and get the inverse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from puma_dash.core.curvature.base import Curvature, Inverse, Solution
+from puma_dash.core.curvature.conjugate_gradient import ConjugateGradient
+from puma_dash.core.curvature.dense import Dense
+from puma_dash.core.registry import resolve
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from puma_dash.core.engine import Engine
+
+__all__ = [
+    "CURVATURES",
+    "Auto",
+    "ConjugateGradient",
+    "Curvature",
+    "Dense",
+    "Inverse",
+    "Solution",
+    "inverse_of",
+]
+
+DENSE_PARAMETERS = 4_000
+DENSE_PRODUCTS = 2e10
+"""Auto takes the dense matrix while n c p^2 multiplications stay below this (about a second on one core)."""
+
+
+@dataclass(frozen=True)
+class Auto:
+    """The exact dense matrix where it is cheap, else conjugate gradients; both on the Gauss-Newton matrix."""
+
+    label = "automatic"
+    reference = "see Dense and ConjugateGradient"
+
+    damping: float | str = field(
+        default="auto", metadata={"help": "Added to the diagonal of B, in units of curvature."}
+    )
+
+    def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
+        """The inverse of B at ``theta``, by the cheaper faithful way."""
+        p, c = len(engine.theta), len(engine.project.class_names or ())
+        cheap = p <= DENSE_PARAMETERS and engine.n * c * p**2 <= DENSE_PRODUCTS
+        chosen = Dense(damping=self.damping) if cheap else ConjugateGradient(damping=self.damping)
+        return chosen(engine, theta)
+
+
+CURVATURES: dict[str, Any] = {"auto": Auto, "dense": Dense, "conjugate_gradient": ConjugateGradient}
+
+
+def inverse_of(engine: Engine, curvature: str | Curvature) -> Inverse:
+    """The inverse of B at theta_org, computed once per engine and curvature."""
+    chosen = resolve(CURVATURES, curvature, "curvature")
+    if chosen not in engine.memo:
+        engine.memo[chosen] = chosen(engine)
+    return engine.memo[chosen]

@@ -1,0 +1,106 @@
+"""What every curvature shares: the inverse it returns, and how ``damping="auto"`` is settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from puma_dash.core.types import ProjectError
+
+if TYPE_CHECKING:
+    from puma_dash.core.engine import Engine
+
+NETWORK_DAMPING = 0.01
+MATRICES = ("ggn", "hessian")
+
+
+class Solution(NamedTuple):
+    """x = B^-1 v for each right-hand side, and how well it was found."""
+
+    x: Tensor
+    """(k, p)"""
+    residual: float
+    """The largest |B x - v| / |v| of the k systems."""
+    iterations: int
+    """Products with B that the slowest system needed; 0 for a factorisation."""
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Inverse:
+    """B^-1 as a function of right-hand sides (k, p), with the facts a reader needs to trust it."""
+
+    solve: Callable[[Tensor], Solution]
+    facts: dict[str, Any]
+
+    def __call__(self, vectors: Tensor) -> Solution:
+        """Solves B x = v for every row v of ``vectors`` (k, p)."""
+        return self.solve(vectors)
+
+
+class Curvature(Protocol):
+    """Called on an engine, gives the inverse of B at theta (default theta_org)."""
+
+    def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
+        """The inverse."""
+
+
+def facts(engine: Engine, name: str, matrix: str, damping: float, rows: int) -> dict[str, Any]:
+    """What every inverse says of itself."""
+    return {
+        "curvature": name,
+        "matrix": {"ggn": "Gauss-Newton", "hessian": "exact Hessian"}[matrix],
+        "damping": damping,
+        "weight_decay": engine.weight_decay,
+        "rows": rows,
+        "parameters": len(engine.theta),
+        "device": describe_device(engine.device),
+        "dtype": str(engine.dtype).removeprefix("torch."),
+    }
+
+
+def describe_device(device: torch.device) -> str:
+    """The device as a person would name it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+
+
+def check_matrix(matrix: str) -> None:
+    """Refuses a matrix that is not one of ``MATRICES``."""
+    if matrix not in MATRICES:
+        raise ProjectError(f"expected matrix to be one of {', '.join(MATRICES)}, but got {matrix!r}.")
+
+
+def settle_damping(engine: Engine, damping: float | str, theta: Tensor | None) -> float:
+    """The number that ``damping`` stands for.
+
+    "auto" is 0 where B is positive definite without it (a model linear in its parameters, with weight decay),
+    else .01, the value at which one-step patches of small networks stay faithful.
+    """
+    if damping != "auto":
+        if isinstance(damping, str) or not 0 <= damping < float("inf"):
+            raise ProjectError(f'expected damping >= 0 or "auto", but got {damping!r}.')
+        return float(damping)
+    return 0.0 if engine.weight_decay > 0 and is_linear(engine) else NETWORK_DAMPING
+
+
+def is_linear(engine: Engine) -> bool:
+    """Whether the outputs are an affine function of the parameters, tried on a few rows and one direction."""
+    rows = engine.split("train").take(torch.arange(min(16, engine.n)).numpy())
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(len(engine.theta), generator=generator).to(engine.theta)
+    z, dz = engine.pushforward(rows, direction)
+    moved = engine.outputs(rows, engine.theta + direction)
+    return bool((moved - z - dz).norm() <= 1e-4 * dz.norm())
+
+
+def indefinite(where: str, damping: float) -> ProjectError:
+    """The refusal of a B with negative curvature."""
+    return ProjectError(
+        f"expected positive curvature, but B has a direction of zero or negative curvature ({where}, "
+        f"damping {damping:g}), so that its inverse would be meaningless; "
+        'try matrix="ggn", which is never negative, or a larger damping.'
+    )

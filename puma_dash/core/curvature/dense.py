@@ -1,0 +1,128 @@
+"""The whole matrix B in memory, factored once: exact, for small models."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vjp, vmap
+
+from puma_dash.core.curvature.base import (
+    Inverse,
+    Solution,
+    check_matrix,
+    facts,
+    indefinite,
+    settle_damping,
+)
+from puma_dash.core.types import ProjectError
+
+if TYPE_CHECKING:
+    from puma_dash.core.engine import Engine
+
+LARGEST = 20_000
+"""Parameters above which the matrix is refused (3 GB in float64)."""
+JACOBIAN_NUMBERS = 2**24
+"""A chunk of rows is chosen so that its Jacobian holds about this many numbers."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """B = (1/n) sum_j a_j J_j^T H_j J_j + (wd + damping) I as a matrix, solved by Cholesky.
+
+    With ``matrix="hessian"`` the exact Hessian of J takes the place of the Gauss-Newton matrix; the two agree
+    for models that are linear in their parameters. A matrix that is not positive definite is refused.
+    """
+
+    label = "dense Cholesky"
+    reference = "Schraudolph (2002), Fast curvature matrix-vector products for second-order gradient descent"
+
+    damping: float | str = field(
+        default="auto", metadata={"help": "Added to the diagonal of B, in units of curvature."}
+    )
+    matrix: str = field(
+        default="ggn", metadata={"help": "Gauss-Newton or exact Hessian.", "choices": "ggn hessian"}
+    )
+
+    def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
+        """The inverse of B at ``theta``: the factor is computed here, once.
+
+        Raises:
+            ProjectError: B is too large for memory or not positive definite.
+        """
+        check_matrix(self.matrix)
+        p = len(engine.theta)
+        if p > LARGEST:
+            raise ProjectError(
+                f"expected at most {LARGEST:,} parameters for a dense matrix, but the model has {p:,} "
+                f"({p * p * engine.dtype.itemsize / 2**30:.1f} GiB); try puma.ConjugateGradient()."
+            )
+        start = time.perf_counter()
+        damping = settle_damping(engine, self.damping, theta)
+        build = gauss_newton_matrix if self.matrix == "ggn" else hessian_matrix
+        b = build(engine, theta)
+        b.diagonal().add_(engine.weight_decay + damping)
+        factor, failed = torch.linalg.cholesky_ex(b)
+        if failed:
+            raise indefinite(f"Cholesky stopped at row {int(failed)} of {p}", damping)
+        described = facts(engine, self.label, self.matrix, damping, engine.n)
+        described["factor_seconds"] = time.perf_counter() - start
+
+        def solve(vectors: Tensor) -> Solution:
+            begin = time.perf_counter()
+            x = torch.cholesky_solve(vectors.T, factor).T
+            size = vectors.norm(dim=1).clamp_min(torch.finfo(vectors.dtype).tiny)
+            residual = float(((x @ b - vectors).norm(dim=1) / size).max())
+            return Solution(x, residual, 0, time.perf_counter() - begin)
+
+        return Inverse(solve, described)
+
+
+def gauss_newton_matrix(engine: Engine, theta: Tensor | None = None) -> Tensor:
+    """G = (1/n) sum_j a_j J_j^T H_j J_j (p, p), summed over chunks of rows."""
+    train, p = engine.split("train"), len(engine.theta)
+    named = engine.parameters.unflatten(engine.theta if theta is None else theta)
+
+    def rooted_jacobian(row: Tensor) -> Tensor:
+        """S^T J (c, p) of one row, with S S^T = H."""
+        outputs, pull, *_ = vjp(lambda leaf: functional_call(engine.model, leaf, (row[None],)), named)
+        root = engine.loss.hessian_root(outputs.detach())[0]  # (c, c)
+        (gradients,) = vmap(pull)(root.T[:, None, :])
+        return torch.cat([gradients[name].reshape(len(root), -1) for name in engine.parameters.names], dim=1)
+
+    chunk = max(1, JACOBIAN_NUMBERS // (p * max(1, len(engine.project.class_names or ()))))
+    total = engine.theta.new_zeros(p, p)
+    for start in range(0, engine.n, chunk):
+        engine.tick(start, engine.n, "Curvature matrix")
+        part = slice(start, start + chunk)
+        try:
+            jacobians = vmap(rooted_jacobian)(engine.place(train.take(_range(part, engine.n))).inputs)
+        except (RuntimeError, NotImplementedError) as error:
+            raise ProjectError(
+                f"expected a model whose rows can be differentiated one by one, but torch.func refused it "
+                f"({str(error).splitlines()[0]}); try puma.ConjugateGradient()."
+            ) from error
+        if train.weights is not None:
+            jacobians = jacobians * train.weights[part].to(jacobians).sqrt()[:, None, None]
+        flat = jacobians.reshape(-1, p)
+        total.addmm_(flat.T, flat)
+    return total / engine.n
+
+
+def hessian_matrix(engine: Engine, theta: Tensor | None = None) -> Tensor:
+    """(1/n) sum_j a_j grad^2 l_j (p, p), one exact product per parameter."""
+    product, p = engine.hessian_product(theta), len(engine.theta)
+    columns = []
+    for i, unit in enumerate(torch.eye(p, dtype=engine.dtype, device=engine.device)):
+        if i % 50 == 0:
+            engine.tick(i, p, "Exact Hessian")
+        columns.append(product(unit))
+    matrix = torch.stack(columns)
+    return (matrix + matrix.T) / 2
+
+
+def _range(part: slice, n: int) -> Tensor:
+    return torch.arange(part.start, min(part.stop, n))

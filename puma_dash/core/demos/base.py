@@ -1,0 +1,57 @@
+"""What the demos share: flipped labels that are known, and training by the project's own recipe."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from puma_dash.core.objective import resolve_loss
+from puma_dash.core.training import AdamRecipe
+from puma_dash.core.types import Project, Split
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def flip_labels(
+    targets: np.ndarray, fraction: float, classes: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels with ``fraction`` of them moved to another class at random, and which ones (n,) bool."""
+    flipped = np.zeros(len(targets), dtype=bool)
+    flipped[rng.choice(len(targets), round(fraction * len(targets)), replace=False)] = True
+    noisy = targets.copy()
+    noisy[flipped] = (targets[flipped] + rng.integers(1, classes, flipped.sum())) % classes
+    return noisy, flipped
+
+
+def recipe(learning_rate: float, epochs: int, batch_size: int) -> AdamRecipe:
+    """The demos' training recipe for softmax cross-entropy."""
+    return AdamRecipe(resolve_loss("cross_entropy"), learning_rate, epochs, batch_size)
+
+
+def mlp(*widths: int, seed: int) -> nn.Sequential:
+    """A multilayer perceptron with tanh units, drawn from ``seed``."""
+    layers: list[nn.Module] = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for width, following in pairwise(widths):
+            layers += [nn.Linear(width, following), nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+def rows(inputs: np.ndarray, labels: np.ndarray, meta: pd.DataFrame | None = None) -> Split:
+    """A split of float32 inputs (n, ...) and labels (n,)."""
+    return Split(torch.as_tensor(inputs, dtype=torch.float32), torch.as_tensor(labels), meta=meta)
+
+
+def train(project: Project, seed: int) -> Project:
+    """``project`` with its model trained by its own recipe."""
+    weights = torch.ones(len(project.train))
+    model = copy.deepcopy(project.model)  # the recipe trains in place; a project's model never changes
+    assert project.trainer is not None, "every demo brings its recipe"
+    return project.with_model(project.trainer(model, project.train, weights, project.weight_decay, seed))

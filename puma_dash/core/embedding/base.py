@@ -1,0 +1,58 @@
+"""Where embeddings look: the inputs themselves, or what the model's last layer sees."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from puma_dash.core.types import ProjectError
+
+if TYPE_CHECKING:
+    from puma_dash.core.engine import Engine
+
+SPACES = ("penultimate", "inputs")
+
+
+class Coordinates(NamedTuple):
+    """Two numbers per training row and what they are."""
+
+    xy: np.ndarray
+    """(n, 2) float32"""
+    axes: tuple[str, str]
+
+
+def features(engine: Engine, space: str) -> np.ndarray:
+    """Training rows as vectors (n, d): the inputs, or the inputs of the model's last linear layer."""
+    if space not in SPACES:
+        raise ProjectError(f"expected space to be one of {', '.join(SPACES)}, but got {space!r}.")
+    inputs = engine.split("train").inputs
+    if space == "inputs":
+        return inputs.reshape(len(inputs), -1).float().numpy(force=True)
+    return penultimate(engine)
+
+
+@torch.no_grad()
+def penultimate(engine: Engine) -> np.ndarray:
+    """What the last linear layer that runs takes as input, for every training row: (n, d) float32."""
+    linear = [module for module in engine.model.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ProjectError(
+            'expected a linear last layer to look in front of, but the model has none; try space="inputs".'
+        )
+    seen: list[Tensor] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _module, args: seen.append(args[0])) for module in linear
+    ]
+    inputs, pieces = engine.split("train").inputs, []
+    try:
+        for part in engine.batches(len(inputs)):
+            seen.clear()
+            engine.model(inputs[part].to(engine.device))
+            pieces.append(seen[-1].reshape(len(inputs[part]), -1).float().cpu())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat(pieces).numpy()

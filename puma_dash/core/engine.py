@@ -1,0 +1,373 @@
+"""The engine: sums over rows of gradients, forward-mode derivatives and curvature products, on one device.
+
+Three primitives carry everything (``solve``, the third, is in ``curvature``):
+
+- ``weighted_gradient(w)``      sum_j w_j grad l_j, one backward pass over the rows;
+- ``directional_scores(s)``     s^T grad l_j for every j, one forward-mode pass, no gradient is stored;
+- ``curvature_product``         v -> (1/n) sum_j a_j (J_j^T H_j J_j) v, what ``solve`` iterates.
+
+Row j stands for a_j l_j everywhere, with a_j its training weight. Forward mode is
+``torch.autograd.forward_ad`` without recording: cheaper than ``torch.func.jvp`` here and quick to import.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
+
+from puma_dash.core.objective import Parameters, model_dtype
+from puma_dash.core.types import Cancelled, Project, ProjectError, Split
+
+if TYPE_CHECKING:
+    from puma_dash.core.criteria import Criterion
+    from puma_dash.core.objective import Loss
+
+DOUBLE_LIMIT = 20_000
+"""Models with at most this many parameters are computed in float64 on the CPU."""
+ACTIVATIONS_PER_BATCH = 2**24
+"""A batch is chosen so that one forward pass holds about this many numbers."""
+GRAPH_BYTES = 2**30
+"""Reverse graphs of all batches are kept between curvature products while they fit in this many bytes."""
+CACHE_BYTES = 2**30
+"""A split is kept converted on the device while it fits in this many bytes."""
+
+Progress = Callable[[float, float, str], None]
+
+
+class CancelEvent(Protocol):
+    """Anything with ``is_set()``, such as ``threading.Event``."""
+
+    def is_set(self) -> bool:
+        """Whether the call should stop."""
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device named; None or "auto" stand for CUDA where there is one, else the CPU.
+
+    Raises:
+        ProjectError: no such device on this machine.
+    """
+    if device in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ProjectError(
+            f"expected a device of this machine, but got {device!r} ({str(error).splitlines()[0]}); "
+            'try device="auto".'
+        ) from error
+    return chosen
+
+
+class Engine:
+    """Derivatives of one project's losses and outputs on one device.
+
+    Args:
+        project: what to differentiate; its model is copied, never changed.
+        device: "cuda", "cuda:1", "cpu", or None for CUDA where there is one.
+        batch_size: rows per pass; None chooses from the size of the activations. Results do not depend on it.
+
+    Attributes:
+        theta: (p,) the trained parameters theta_org.
+        parameters: how they lie in theta.
+        n: number of training rows, the normaliser of J.
+        weight_decay: wd of J, 0 where the project does not know it.
+        memo: inverses that later calls on this engine reuse.
+    """
+
+    def __init__(
+        self, project: Project, *, device: str | torch.device | None = None, batch_size: int | None = None
+    ) -> None:
+        self.project = project
+        self.device = choose_device(device)
+        self.parameters = Parameters.of(project.model)
+        p = sum(self.parameters.sizes)
+        small = p <= DOUBLE_LIMIT and self.device.type == "cpu"
+        self.dtype = torch.float64 if small else model_dtype(project.model)
+        self.model = copy.deepcopy(project.model).to(self.device, self.dtype).eval().requires_grad_(False)
+        self.theta = self.parameters.flatten(dict(self.model.named_parameters()))
+        self.loss = cast("Loss", project.loss)
+        self.n = len(project.train)
+        self.weight_decay = project.weight_decay or 0.0
+        self.batch_size = batch_size or self._choose_batch_size()
+        self.memo: dict[Any, Any] = {}
+        self._splits: dict[str, Split] = {}
+        self._progress: Progress | None = None
+        self._cancel: CancelEvent | None = None
+
+    # --- talking to the caller ------------------------------------------------------------
+
+    def listen(self, progress: Progress | None, cancel: CancelEvent | None) -> Engine:
+        """This engine, reporting to ``progress`` and stopping on ``cancel`` from now on."""
+        self._progress, self._cancel = progress, cancel
+        return self
+
+    def tick(self, done: float, total: float, message: str) -> None:
+        """Reports progress; raises ``Cancelled`` once the caller has asked for it."""
+        self.check_cancel()
+        if self._progress is not None:
+            self._progress(done, total, message)
+
+    def check_cancel(self) -> None:
+        """Raises ``Cancelled`` once the caller has asked for it."""
+        if self._cancel is not None and self._cancel.is_set():
+            raise Cancelled
+
+    # --- rows ------------------------------------------------------------
+
+    def split(self, name: str) -> Split:
+        """The split in this engine's type; on its device too where it fits there."""
+        if name not in self._splits:
+            self._splits[name] = self.place(self.project.split(name))
+        return self._splits[name]
+
+    def place(self, split: Split) -> Split:
+        """``split`` with inputs and targets in this engine's type, on its device where they fit."""
+        inputs, targets = split.inputs, split.targets
+        if inputs.numel() * self.dtype.itemsize <= CACHE_BYTES:
+            inputs, targets = self._to(inputs), self._to(targets)
+        weights = None if split.weights is None else self._to(split.weights.to(self.dtype))
+        return Split(inputs, targets, weights, split.groups, split.meta)
+
+    def batches(self, count: int) -> Iterator[slice]:
+        """Slices that cover ``range(count)``, checking for cancellation between them."""
+        for start in range(0, count, self.batch_size):
+            self.check_cancel()
+            yield slice(start, min(start + self.batch_size, count))
+
+    # --- outputs and criteria ------------------------------------------------------------
+
+    @torch.no_grad()
+    def outputs(self, split: Split | str, theta: Tensor | None = None) -> Tensor:
+        """Outputs (m, c) of the model at ``theta`` (default theta_org) on every row of ``split``."""
+        rows = self.split(split) if isinstance(split, str) else split
+        named = self._named(theta)
+        pieces = [self._forward(named, rows.inputs[part]) for part in self.batches(len(rows))]
+        return torch.cat(pieces)
+
+    def criterion(self, criterion: Criterion, theta: Tensor | None = None) -> float:
+        """C(theta), lower is better, in the criterion's unit."""
+        data = criterion.evaluation(self)
+        with torch.no_grad():
+            return float(criterion(self.outputs(data, theta), data, self.loss))
+
+    def criterion_gradient(self, criterion: Criterion, theta: Tensor | None = None) -> tuple[float, Tensor]:
+        """C(theta) and grad C (p,): the gradient in the outputs first, then one pullback."""
+        data = criterion.evaluation(self)
+        outputs = self.outputs(data, theta).requires_grad_()
+        value = criterion(outputs, data, self.loss)
+        (cotangent,) = torch.autograd.grad(value, outputs)
+        return float(value.detach()), self.pullback(data, cotangent, theta)
+
+    def pullback(self, split: Split, cotangents: Tensor, theta: Tensor | None = None) -> Tensor:
+        """sum_i J_i^T v_i (p,) for the output cotangents v (m, c) on ``split``."""
+        total = torch.zeros_like(self.theta)
+        for part in self.batches(len(split)):
+            leaf, outputs = self._recorded(split.inputs[part], theta)
+            total += self._gradient(outputs, leaf, cotangents[part])
+        return total
+
+    def pushforward(
+        self, split: Split, direction: Tensor, theta: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs z (m, c) and their directional derivatives J_i direction (m, c) on ``split``."""
+        pairs = [
+            self._dual(direction, theta, split.inputs[part], lambda outputs: outputs)
+            for part in self.batches(len(split))
+        ]
+        return torch.cat([z for z, _ in pairs]), torch.cat([dz for _, dz in pairs])
+
+    # --- the primitives on training rows ------------------------------------------------------------
+
+    def weighted_gradient(
+        self,
+        weights: Tensor,
+        rows: Tensor | None = None,
+        *,
+        targets: Tensor | None = None,
+        theta: Tensor | None = None,
+    ) -> Tensor:
+        """sum_j w_j a_j grad l_j (p,): one backward pass over the rows whose weight is not 0.
+
+        Args:
+            weights: (m,) one weight per row of ``rows``.
+            rows: (m,) training rows; default all.
+            targets: (m,) labels used instead of the rows' own.
+            theta: (p,) where; default theta_org.
+        """
+        rows, targets, base = self._training_rows(rows, targets)
+        weights = weights.to(self.device, self.dtype) * base
+        used = weights.nonzero().ravel()
+        rows, targets, weights = rows[used], targets[used], weights[used]
+        inputs = self.split("train").inputs
+        total = torch.zeros_like(self.theta)
+        for part in self.batches(len(rows)):
+            leaf, outputs = self._recorded(self._pick(inputs, rows[part]), theta)
+            losses = self.loss(outputs, targets[part])
+            total += self._gradient(losses, leaf, weights[part])
+        return total
+
+    def directional_scores(
+        self,
+        directions: Tensor,
+        rows: Tensor | None = None,
+        *,
+        targets: Tensor | None = None,
+        theta: Tensor | None = None,
+    ) -> Tensor:
+        """s^T (a_j grad l_j) for every row j: (k, m) for directions (k, p), one forward-mode pass each.
+
+        Args:
+            directions: (k, p).
+            rows: (m,) training rows; default all.
+            targets: (m,) labels used instead of the rows' own.
+            theta: (p,) where; default theta_org.
+        """
+        rows, targets, base = self._training_rows(rows, targets)
+        inputs = self.split("train").inputs
+        scores = torch.empty(len(directions), len(rows), dtype=self.dtype, device=self.device)
+        for part in self.batches(len(rows)):
+            batch, labels = self._pick(inputs, rows[part]), targets[part]
+
+            def losses(outputs: Tensor, labels: Tensor = labels) -> Tensor:
+                return self.loss(outputs, labels)
+
+            for k, direction in enumerate(directions):
+                scores[k, part] = self._dual(direction, theta, batch, losses)[1]
+        return scores * base
+
+    def gauss_newton_product(
+        self, rows: Tensor | None = None, theta: Tensor | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """The function v -> G v (p,), G = sum_j a_j J_j^T H_j J_j / m over ``rows`` (m,), default all n.
+
+        The reverse graphs are built once and kept between calls while they fit in ``GRAPH_BYTES``.
+        """
+        rows, _, base = self._training_rows(rows, None)
+        inputs = self.split("train").inputs
+        keep = len(rows) * self._activations() * self.dtype.itemsize <= GRAPH_BYTES
+        kept: dict[int, tuple[list[Tensor], Tensor]] = {}
+
+        def product(vector: Tensor) -> Tensor:
+            total = torch.zeros_like(self.theta)
+            for part in self.batches(len(rows)):
+                batch = self._pick(inputs, rows[part])
+                leaf, outputs = kept.get(part.start) or self._recorded(batch, theta)
+                if keep:
+                    kept[part.start] = leaf, outputs
+                tangent = self._dual(vector, theta, batch, lambda outputs: outputs)[1]
+                with torch.no_grad():
+                    curved = self.loss.hessian_product(outputs.detach(), tangent) * base[part, None]
+                total += self._gradient(outputs, leaf, curved, keep=keep)
+            return total / len(rows)
+
+        return product
+
+    def hessian_product(self, theta: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """The function v -> (1/n) sum_j a_j (grad^2 l_j) v (p,), exact, by differentiating the gradient."""
+        inputs, (rows, targets, base) = self.split("train").inputs, self._training_rows(None, None)
+
+        def product(vector: Tensor) -> Tensor:
+            total = torch.zeros_like(self.theta)
+            for part in self.batches(len(rows)):
+                leaf, outputs = self._recorded(self._pick(inputs, rows[part]), theta)
+                value = self.loss(outputs, targets[part]) @ base[part]
+                first = torch.autograd.grad(value, leaf, create_graph=True, materialize_grads=True)
+                slope = self.parameters.flatten_gradients(first) @ vector
+                if slope.requires_grad:
+                    second = torch.autograd.grad(slope, leaf, materialize_grads=True)
+                    total += self.parameters.flatten_gradients(second)
+            return total / self.n
+
+        return product
+
+    def model_at(self, theta: Tensor) -> nn.Module:
+        """A new module like the project's, with the parameters ``theta`` in the project's own type."""
+        model = copy.deepcopy(self.project.model)
+        named = self.parameters.unflatten(theta.detach())
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in named:
+                    parameter.copy_(named[name])
+        return model
+
+    def theta_of(self, model: nn.Module) -> Tensor:
+        """Theta (p,) of another module of the same kind, in this engine's type."""
+        return self.parameters.flatten(dict(model.named_parameters())).detach().to(self.device, self.dtype)
+
+    # --- one batch ------------------------------------------------------------
+
+    def _named(self, theta: Tensor | None) -> dict[str, Tensor]:
+        return self.parameters.unflatten(self.theta if theta is None else theta)
+
+    def _forward(self, named: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        return functional_call(self.model, named, (self._to(inputs),))
+
+    def _recorded(self, inputs: Tensor, theta: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """Leaf parameters and the outputs recorded on them."""
+        named = {name: value.detach().requires_grad_() for name, value in self._named(theta).items()}
+        return list(named.values()), self._forward(named, inputs)
+
+    def _gradient(self, outputs: Tensor, leaf: list[Tensor], vectors: Tensor, keep: bool = False) -> Tensor:
+        gradients = torch.autograd.grad(outputs, leaf, vectors, retain_graph=keep, materialize_grads=True)
+        return self.parameters.flatten_gradients(gradients)
+
+    def _dual(
+        self, direction: Tensor, theta: Tensor | None, inputs: Tensor, of: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """``of(outputs)`` and its derivative along ``direction``, by forward mode without recording."""
+        tangents = self.parameters.unflatten(direction)
+        with torch.no_grad(), forward_ad.dual_level():
+            named = {
+                name: forward_ad.make_dual(value, tangents[name])
+                for name, value in self._named(theta).items()
+            }
+            value, tangent = forward_ad.unpack_dual(of(self._forward(named, inputs)))
+            return value, torch.zeros_like(value) if tangent is None else tangent
+
+    def _training_rows(self, rows: Tensor | None, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Row numbers, labels and training weights a_j of ``rows``, on the device."""
+        train = self.split("train")
+        rows = torch.arange(self.n) if rows is None else torch.as_tensor(rows)
+        index = rows.to(train.targets.device)
+        labels = train.targets[index] if targets is None else torch.as_tensor(targets)
+        base = torch.ones(len(rows), dtype=self.dtype) if train.weights is None else train.weights[index]
+        return rows, self._to(labels), base.to(self.device)
+
+    def _pick(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        first, count = int(rows[0]), len(rows)
+        if torch.equal(rows, torch.arange(first, first + count)):
+            return inputs[first : first + count]  # a view: neighbouring rows need no copy
+        return inputs[rows.to(inputs.device)]
+
+    def _to(self, values: Tensor) -> Tensor:
+        return values.to(self.device, self.dtype) if values.is_floating_point() else values.to(self.device)
+
+    def _activations(self) -> int:
+        """Numbers that one row leaves behind in a forward pass: the outputs of all leaf modules."""
+        if not hasattr(self, "_activation_count"):
+            sizes: list[int] = []
+            hooks = [
+                module.register_forward_hook(
+                    lambda _m, _i, out: sizes.append(out.numel() if isinstance(out, Tensor) else 0)
+                )
+                for module in self.model.modules()
+                if not any(module.children())
+            ]
+            row = self._to(self.project.train.inputs[:1])
+            with torch.no_grad():
+                self.model(row)
+            for hook in hooks:
+                hook.remove()
+            self._activation_count = row.numel() + sum(sizes)
+        return self._activation_count
+
+    def _choose_batch_size(self) -> int:
+        return max(16, min(16_384, ACTIVATIONS_PER_BATCH // self._activations()))

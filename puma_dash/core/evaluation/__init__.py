@@ -1,0 +1,1 @@
+"""Evaluation: what is shown of a model; never differentiated."""

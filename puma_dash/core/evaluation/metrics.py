@@ -1,0 +1,106 @@
+"""Display metrics of class probabilities, from scikit-learn and torchmetrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is named and read."""
+
+    label: str
+    unit: str
+    higher_is_better: bool
+
+
+METRICS = {
+    "accuracy": Metric("Accuracy", "fraction", True),
+    "nll": Metric("NLL", "nats", False),
+    "brier": Metric("Brier score", "squared probability", False),
+    "ece": Metric(f"ECE, {BINS} equal-width bins", "fraction", False),
+}
+
+
+def metrics(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Every metric of ``METRICS`` for probabilities (n, c) and class numbers (n,)."""
+    from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
+
+    classes = np.arange(probabilities.shape[1])
+    return {
+        "accuracy": float(accuracy_score(targets, probabilities.argmax(1))),
+        "nll": float(log_loss(targets, normalised(probabilities), labels=classes)),
+        "brier": float(
+            brier_score_loss(targets, normalised(probabilities), labels=classes, scale_by_half=False)
+        ),
+        "ece": expected_calibration_error(probabilities, targets),
+    }
+
+
+def expected_calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Top-label ECE over ``BINS`` equal-width bins, as a fraction (Naeini et al. 2015)."""
+    import torch
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    return float(
+        multiclass_calibration_error(
+            torch.from_numpy(np.ascontiguousarray(probabilities)),
+            torch.from_numpy(np.ascontiguousarray(targets)),
+            num_classes=probabilities.shape[1],
+            n_bins=BINS,
+            norm="l1",
+        )
+    )
+
+
+def per_row(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """What each row contributes: correct, nll, brier, and confidence with its ECE bin, each (n,)."""
+    rows = np.arange(len(targets))
+    truth = np.zeros_like(probabilities)
+    truth[rows, targets] = 1
+    confidence = probabilities.max(1)
+    tiny = np.finfo(probabilities.dtype).eps  # as scikit-learn's log_loss does
+    return {
+        "correct": (probabilities.argmax(1) == targets).astype(np.float64),
+        "nll": -np.log(np.clip(normalised(probabilities)[rows, targets], tiny, 1 - tiny)),
+        "brier": ((probabilities - truth) ** 2).sum(1),
+        "confidence": confidence,
+        "bin": bin_numbers(confidence),
+    }
+
+
+def bin_numbers(confidence: np.ndarray) -> np.ndarray:
+    """Number of the equal-width bin, closed on the right as in torchmetrics, of each confidence (n,)."""
+    edges = np.linspace(0, 1, BINS + 1).astype(confidence.dtype)
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)
+
+
+def per_class(probabilities: np.ndarray, targets: np.ndarray, names: tuple[str, ...]) -> pd.DataFrame:
+    """Rows and accuracy (recall) of each class."""
+    import pandas as pd
+    from sklearn.metrics import recall_score
+
+    labels = np.arange(len(names))
+    return pd.DataFrame(
+        {
+            "class": names,
+            "n": np.bincount(targets, minlength=len(names)),
+            "accuracy": recall_score(
+                targets, probabilities.argmax(1), labels=labels, average=None, zero_division=np.nan
+            ),
+        }
+    )
+
+
+def normalised(probabilities: np.ndarray) -> np.ndarray:
+    """Float64 rows that sum to 1 exactly enough for scikit-learn, whatever the model computed in."""
+    wide = probabilities.astype(np.float64)
+    return wide / wide.sum(1, keepdims=True)

@@ -1,0 +1,319 @@
+"""The training objective: per-row losses, parameters as one flat vector, and the checks at the edge.
+
+J(theta) = (1/n) sum_i a_i l_i(theta) + (wd/2) |theta|^2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from puma_dash.core.types import SPLITS, ProjectError, listing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from puma_dash.core.types import Project, Split
+
+PROBE_ROWS = 16
+"""Rows of each split on which the model is tried before anything else is done."""
+
+
+class Loss(Protocol):
+    """A per-row training loss that is convex in the model's outputs."""
+
+    label: str
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Losses (b,) of outputs (b, c) against targets."""
+
+    def hessian_product(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        """H_i v_i (b, c): the loss's second derivative in the outputs times each row of ``vectors``."""
+
+    def hessian_root(self, outputs: Tensor) -> Tensor:
+        """S_i (b, c, c) with S_i S_i^T = H_i."""
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Class probabilities (b, classes); refused by losses without classes."""
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy:
+    """-log softmax(z)_y, the loss of ``nn.CrossEntropyLoss``."""
+
+    label = "cross-entropy"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Losses (b,), in nats."""
+        return F.cross_entropy(outputs, targets, reduction="none")
+
+    def hessian_product(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        """(diag(p) - p p^T) v per row."""
+        p = outputs.softmax(-1)
+        return p * (vectors - (p * vectors).sum(-1, keepdim=True))
+
+    def hessian_root(self, outputs: Tensor) -> Tensor:
+        """diag(sqrt p) - p sqrt(p)^T per row."""
+        p = outputs.softmax(-1)
+        root = p.sqrt()
+        return torch.diag_embed(root) - p[:, :, None] * root[:, None, :]
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Softmax (b, c)."""
+        return outputs.softmax(-1)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """Logistic loss of one logit, the loss of ``nn.BCEWithLogitsLoss``."""
+
+    label = "binary cross-entropy"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Losses (b,), in nats."""
+        return F.binary_cross_entropy_with_logits(outputs[:, 0], targets.to(outputs.dtype), reduction="none")
+
+    def hessian_product(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        """P (1 - p) v per row."""
+        p = outputs.sigmoid()
+        return p * (1 - p) * vectors
+
+    def hessian_root(self, outputs: Tensor) -> Tensor:
+        """sqrt(p (1 - p)) as (b, 1, 1)."""
+        p = outputs.sigmoid()
+        return (p * (1 - p)).sqrt()[:, :, None]
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Probabilities of class 0 and class 1, (b, 2)."""
+        p = outputs.sigmoid()
+        return torch.cat([1 - p, p], dim=1)
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """Mean over the k outputs of (f - y)^2, the loss of ``nn.MSELoss``."""
+
+    label = "squared error"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Losses (b,), in squared units of the target."""
+        return (outputs - targets.to(outputs.dtype)).square().mean(-1)
+
+    def hessian_product(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        """(2 / k) v per row."""
+        return 2 / outputs.shape[1] * vectors
+
+    def hessian_root(self, outputs: Tensor) -> Tensor:
+        """sqrt(2 / k) I per row."""
+        k = outputs.shape[1]
+        eye = torch.eye(k, dtype=outputs.dtype, device=outputs.device)
+        return ((2 / k) ** 0.5 * eye).expand(len(outputs), k, k)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Refused: a regression has no classes."""
+        raise ProjectError(
+            "expected a classification project, but its loss is squared error, without classes."
+        )
+
+
+LOSSES = {
+    "cross_entropy": SoftmaxCrossEntropy,
+    "binary_cross_entropy": BinaryCrossEntropy,
+    "squared_error": SquaredError,
+}
+
+
+def resolve_loss(value: str | Loss) -> Loss:
+    """The loss named ``value``, or ``value`` itself."""
+    from puma_dash.core.registry import resolve
+
+    return resolve(LOSSES, value, "loss")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How the trained parameters of a model lie in one flat vector theta (p,)."""
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Parameters:
+        """The layout of the parameters of ``model`` that require a gradient."""
+        trained = [(name, value.shape) for name, value in model.named_parameters() if value.requires_grad]
+        return cls(tuple(name for name, _ in trained), tuple(shape for _, shape in trained))
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of entries of each parameter."""
+        return [shape.numel() for shape in self.shapes]
+
+    def flatten(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Theta (p,) from named tensors."""
+        return torch.cat([values[name].reshape(-1) for name in self.names])
+
+    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
+        """Named views into ``theta`` (p,)."""
+        pieces = theta.split(self.sizes)
+        return {
+            name: piece.view(shape)
+            for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)
+        }
+
+    def flatten_gradients(self, gradients: Iterable[Tensor]) -> Tensor:
+        """(p,) from gradients given in the order of ``names``."""
+        return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+def model_dtype(model: nn.Module) -> torch.dtype:
+    """The floating-point type of the model's parameters."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+
+def as_model_input(inputs: Tensor, model: nn.Module) -> Tensor:
+    """``inputs`` in the model's floating-point type and device; whole numbers (token ids) stay whole."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    return inputs.to(device, model_dtype(model)) if inputs.is_floating_point() else inputs.to(device)
+
+
+# --- the checks at the edge ------------------------------------------------------------
+
+
+def check_project(project: Project) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """The class names and the splits, labels as whole numbers (n,), of a project that fits together.
+
+    Raises:
+        ProjectError: they do not; one sentence per fault.
+    """
+    wd = project.weight_decay
+    if wd is not None and not 0 <= wd < float("inf"):
+        raise ProjectError(f"expected weight_decay >= 0 or None (unknown), but got {wd!r}.")
+    if not any(p.requires_grad for p in project.model.parameters()):
+        raise ProjectError(
+            "expected a model with parameters that require a gradient, but none does; "
+            "try model.requires_grad_(True)."
+        )
+    splits = {name: split for name in SPLITS if (split := getattr(project, name)) is not None}
+    for name, split in splits.items():
+        _check_rows(split, name)
+    width = {name: _check_model(project.model, split, name) for name, split in splits.items()}["train"]
+    names = project.class_names
+    if isinstance(project.loss, SquaredError):
+        _check_values(splits, width)
+        return names or tuple(f"output {k}" for k in range(width)), splits
+    if isinstance(project.loss, BinaryCrossEntropy):
+        if width != 1:
+            raise ProjectError(
+                f"expected a model with one logit for binary_cross_entropy, but its outputs have {width} "
+                'columns; try loss="cross_entropy".'
+            )
+        classes = 2
+    else:
+        classes = width
+        if classes < 2:
+            raise ProjectError(
+                "expected at least 2 logits for cross_entropy, but the model has 1; "
+                'try loss="binary_cross_entropy".'
+            )
+    if names is not None and len(names) != classes:
+        raise ProjectError(f"expected {classes} class names, one per class, but got {len(names)}.")
+    names = names or tuple(str(k) for k in range(classes))
+    return names, {name: _with_labels(split, name, names) for name, split in splits.items()}
+
+
+def _check_rows(split: Split, name: str) -> None:
+    n = len(split)
+    if n == 0:
+        raise ProjectError(f"expected rows in the {name} split, but it is empty.")
+    for part in ("targets", "weights", "groups", "meta"):
+        value = getattr(split, part)
+        if value is not None and len(value) != n:
+            raise ProjectError(
+                f"expected {name} {part} to have as many rows as the inputs ({n}), but got {len(value)}."
+            )
+    if split.inputs.is_complex():
+        raise ProjectError(f"expected real {name} inputs, but got {split.inputs.dtype}.")
+    for part in ("inputs", "targets", "weights"):
+        value = getattr(split, part)
+        if value is not None and value.is_floating_point():
+            finite = value.isfinite().reshape(n, -1).all(1)
+            if not finite.all():
+                rows = (~finite).nonzero().ravel().tolist()
+                raise ProjectError(
+                    f"expected finite {name} {part}, but rows {listing(rows)} hold NaN or infinity; "
+                    "try dropping or imputing those rows."
+                )
+    if split.weights is not None and (split.weights < 0).any():
+        rows = (split.weights < 0).nonzero().ravel().tolist()
+        raise ProjectError(f"expected {name} weights >= 0, but rows {listing(rows)} have negative ones.")
+
+
+@torch.no_grad()
+def _check_model(model: nn.Module, split: Split, name: str) -> int:
+    rows = as_model_input(split.inputs[:PROBE_ROWS], model)
+    try:
+        first, second = model(rows), model(rows)
+    except ProjectError:
+        raise
+    except Exception as error:
+        raise ProjectError(
+            f"expected the model to take {name} inputs of shape {tuple(rows.shape)} ({rows.dtype}), "
+            f"but it raised {type(error).__name__}: {error}; try model(inputs[:{len(rows)}]) yourself."
+        ) from error
+    if not isinstance(first, Tensor) or first.ndim != 2 or len(first) != len(rows):
+        came = f"shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
+        raise ProjectError(
+            f"expected outputs of shape ({len(rows)}, c) for {len(rows)} rows, but got {came}; "
+            "try a small wrapper module that returns the logits as (b, c)."
+        )
+    if not first.isfinite().all():
+        raise ProjectError(f"expected finite outputs on {name} rows, but the model gives NaN or infinity.")
+    if not torch.equal(first, second):
+        raise ProjectError(
+            "expected the same outputs for the same rows in eval mode, but two calls differ; "
+            "try removing dropout, noise or augmentation that stays active in eval mode."
+        )
+    return int(first.shape[1])
+
+
+def _check_values(splits: Mapping[str, Split], width: int) -> None:
+    for name, split in splits.items():
+        if tuple(split.targets.shape[1:]) != (width,):
+            raise ProjectError(
+                f"expected {name} targets of shape (n, {width}) like the outputs, "
+                f"but got {tuple(split.targets.shape)}."
+            )
+
+
+def _with_labels(split: Split, name: str, names: tuple[str, ...]) -> Split:
+    targets: Any = split.targets
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        targets = targets[:, 0]
+    if targets.ndim != 1:
+        raise ProjectError(
+            f"expected {name} targets to be class numbers of shape (n,), but got {tuple(targets.shape)}; "
+            "try targets.argmax(1) for one-hot rows."
+        )
+    whole = targets.long()
+    if targets.is_floating_point() and not torch.equal(whole.to(targets.dtype), targets):
+        raise ProjectError(
+            f"expected whole class numbers in {name} targets, but got fractions; "
+            'try loss="squared_error" for real values.'
+        )
+    outside = ((whole < 0) | (whole >= len(names))).nonzero().ravel().tolist()
+    if outside:
+        raise ProjectError(
+            f"expected {name} labels from 0 to {len(names) - 1}, but rows {listing(outside)} have others "
+            f"({listing({int(whole[row]) for row in outside[:100]})})."
+        )
+    missing = [names[k] for k in range(len(names)) if not (whole == k).any()]
+    if missing:
+        raise ProjectError(
+            f"expected every class in the {name} split, but it has no row of {', '.join(missing[:8])}; "
+            "try a stratified split, or a model without that class."
+        )
+    return replace(split, targets=whole)

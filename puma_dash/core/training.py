@@ -1,0 +1,91 @@
+"""Training from scratch: the documented recipe behind retraining and the demos."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from puma_dash.core.objective import as_model_input
+from puma_dash.core.types import ProjectError
+
+if TYPE_CHECKING:
+    from puma_dash.core.objective import Loss
+    from puma_dash.core.types import Split
+
+
+@dataclass(frozen=True)
+class AdamRecipe:
+    """Mini-batch Adam with a cosine schedule on J = (1/n) sum_i w_i l_i + (wd/2) |theta|^2.
+
+    Rows of weight 0 are never drawn, and the mean keeps the factor 1/n of training on all rows.
+    """
+
+    label = "Adam with a cosine schedule"
+    reference = "Kingma & Ba (2015), Adam: a method for stochastic optimization"
+
+    loss: Loss
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate."})
+    epochs: int = field(default=60, metadata={"help": "Passes over the rows."})
+    batch_size: int = field(default=128, metadata={"help": "Rows per step."})
+
+    def __call__(
+        self,
+        model: nn.Module,
+        split: Split,
+        weights: Tensor,
+        weight_decay: float,
+        seed: int,
+        on_epoch: Callable[[int], None] | None = None,
+    ) -> nn.Module:
+        """``model`` trained in place on ``split`` with row weights (n,), in eval mode."""
+        device = next(model.parameters()).device
+        inputs, targets = as_model_input(split.inputs, model), split.targets.to(device)
+        weights = weights.to(device, next(model.parameters()).dtype)
+        used = weights.nonzero().ravel()
+        scale = len(used) / len(weights)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=weight_decay)
+        batches = -(-len(used) // self.batch_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs * batches)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            model.train()
+            for epoch in range(self.epochs):
+                if on_epoch is not None:
+                    on_epoch(epoch)
+                order = used[torch.randperm(len(used), generator=generator).to(device)]
+                for rows in order.split(self.batch_size):
+                    losses = self.loss(model(inputs[rows]), targets[rows])
+                    optimizer.zero_grad(set_to_none=True)
+                    (scale * (weights[rows] * losses).mean()).backward()
+                    optimizer.step()
+                    schedule.step()
+        return model.eval()
+
+
+def fresh(model: nn.Module, seed: int) -> nn.Module:
+    """A copy of ``model`` with every parameter drawn anew by its module's own ``reset_parameters``.
+
+    Raises:
+        ProjectError: a module holds parameters but cannot reset them.
+    """
+    model = copy.deepcopy(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for name, module in model.named_modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+            elif any(True for _ in module.parameters(recurse=False)):
+                raise ProjectError(
+                    f"expected every module with parameters to have reset_parameters(), but "
+                    f"{name or 'the model'} ({type(module).__name__}) has none; "
+                    "try a trainer of your own that builds a fresh model."
+                )
+    return model

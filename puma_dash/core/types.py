@@ -1,0 +1,414 @@
+"""The nouns of PUMA Dash: frozen records that carry data, results and where they came from.
+
+Nothing here computes, and importing this module does not import torch, so that the pages stay light.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    import torch
+    from torch import Tensor, nn
+
+    from puma_dash.core.criteria import Criterion
+    from puma_dash.core.objective import Loss
+
+SPLITS = ("train", "validation", "test")
+INTENTS = ("unseen", "forget")
+
+
+class ProjectError(ValueError):
+    """What a user can mend: the message says what was expected, what came and what to try."""
+
+
+class Cancelled(Exception):
+    """Raised inside a long call when its ``cancel`` event was set."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows of one split.
+
+    Args:
+        inputs: array or tensor (n, ...), what the model takes; row i is ``inputs[i]``.
+        targets: (n,) class numbers, or (n, k) real values for squared error.
+        weights: (n,) non-negative training weights a_i, or None for all 1.
+        groups: DataFrame of n rows with the columns that name groups (sensitive attributes).
+        meta: DataFrame of n rows with anything else known of a row.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor | None = None
+    groups: pd.DataFrame | None = None
+    meta: pd.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        """Turns arrays into tensors, without a copy where that is possible."""
+        for name in ("inputs", "targets", "weights"):
+            object.__setattr__(self, name, _tensor(getattr(self, name), name))
+
+    def __len__(self) -> int:
+        """Number of rows n."""
+        return int(self.inputs.shape[0])
+
+    def take(self, rows: np.ndarray | Tensor) -> Split:
+        """The split restricted to ``rows``, in that order."""
+        index = np.asarray(rows)
+        return Split(
+            self.inputs[index],
+            self.targets[index],
+            None if self.weights is None else self.weights[index],
+            None if self.groups is None else self.groups.iloc[index].reset_index(drop=True),
+            None if self.meta is None else self.meta.iloc[index].reset_index(drop=True),
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Project:
+    """A trained model and its data, validated once.
+
+    The model is copied and put in eval mode; the one passed in is never touched.
+
+    Args:
+        name: what the pages call it.
+        model: any ``nn.Module`` that maps inputs (b, ...) to outputs (b, c).
+        train: the rows the model was trained on.
+        validation: the rows on which criteria are evaluated.
+        test: held-out rows for the final verdict, or None.
+        loss: a key of ``LOSSES`` (cross_entropy, binary_cross_entropy, squared_error) or a loss instance.
+        weight_decay: L2 coefficient wd of training, J = mean loss + (wd / 2) |theta|^2; None if unknown.
+        class_names: one name per class; defaults to the class numbers.
+        trainer: callable ``(fresh_model, split, weights, weight_decay, seed) -> model`` used by everything
+            that retrains; None stands for the documented Adam recipe, "our recipe, not the author's".
+
+    Raises:
+        ProjectError: the model or the data cannot be used; the message says why and what to try.
+    """
+
+    name: str
+    model: nn.Module
+    train: Split
+    validation: Split
+    test: Split | None = None
+    loss: str | Loss = "cross_entropy"
+    weight_decay: float | None = 0.0
+    class_names: tuple[str, ...] | None = None
+    trainer: Callable[..., nn.Module] | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    """Work that later calls on the same project reuse (engines, factors); dropped with the project."""
+
+    def __post_init__(self) -> None:
+        """Copies the model and checks everything at the edge, so that nothing inside has to."""
+        from puma_dash.core.objective import check_project, resolve_loss
+
+        object.__setattr__(self, "loss", resolve_loss(self.loss))
+        if self.class_names is not None:
+            object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
+        object.__setattr__(self, "model", copy.deepcopy(self.model).eval())
+        names, splits = check_project(self)
+        for name, value in {"class_names": names, **splits}.items():
+            object.__setattr__(self, name, value)
+
+    def split(self, name: str) -> Split:
+        """The split called ``name``: train, validation or test."""
+        if name not in SPLITS:
+            raise ProjectError(f"expected one of the splits {', '.join(SPLITS)}, but got {name!r}.")
+        split = getattr(self, name)
+        if split is None:
+            raise ProjectError(
+                f"expected project {self.name!r} to have a {name} split, but it has none; "
+                f"try another split, or pass {name}=puma.Split(inputs, targets)."
+            )
+        return split
+
+    def with_model(self, model: nn.Module) -> Project:
+        """The same project around another model of the same kind."""
+        return replace(self, model=model)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights, the data and the objective: what every result is tied to."""
+        digest = hashlib.sha256(f"{self.loss!r}|{self.weight_decay!r}".encode())
+        for name, value in self.model.state_dict().items():
+            _feed(digest, name, value)
+        for split_name in SPLITS:
+            split = getattr(self, split_name)
+            for part in () if split is None else ("inputs", "targets", "weights"):
+                _feed(digest, f"{split_name}.{part}", getattr(split, part))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Sorted unique row numbers with a reason; combine with ``|``, ``&`` and ``-``."""
+
+    rows: np.ndarray
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Sorts the rows and drops repetitions."""
+        rows = np.unique(np.asarray(self.rows, dtype=np.int64))
+        rows.setflags(write=False)
+        object.__setattr__(self, "rows", rows)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[int]:
+        """The rows as ints, in ascending order."""
+        return iter(self.rows.tolist())
+
+    def __or__(self, other: Selection) -> Selection:
+        """Rows in either."""
+        return Selection(np.union1d(self.rows, other.rows), _join(self.reason, "or", other.reason))
+
+    def __and__(self, other: Selection) -> Selection:
+        """Rows in both."""
+        return Selection(np.intersect1d(self.rows, other.rows), _join(self.reason, "and", other.reason))
+
+    def __sub__(self, other: Selection) -> Selection:
+        """Rows in this one only."""
+        return Selection(np.setdiff1d(self.rows, other.rows), _join(self.reason, "but not", other.reason))
+
+
+@dataclass(frozen=True, eq=False)
+class Valuation:
+    """One score per training row; for every method lower means more suspicious.
+
+    For psi: psi < 0 says that removing the row is predicted to improve the criterion (harmful), and removing
+    row j changes the criterion by about ``scores[j] / n``.
+    """
+
+    scores: np.ndarray
+    method: str
+    criterion: str
+    fingerprint: str
+    diagnostics: dict[str, Any]
+
+    def harmful(self, k: int) -> np.ndarray:
+        """The ``k`` row numbers with the lowest scores, lowest first."""
+        return np.argsort(self.scores, kind="stable")[: max(0, int(k))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchPlan:
+    """What to do: which rows change, what must hold, and how. Checked on construction.
+
+    Args:
+        remove: training rows whose influence goes (e = -1).
+        upweight: row -> e > 0: the row counts 1 + e times.
+        relabel: row -> new class number: the row as it was goes, the row with the new label comes.
+        hold: criteria (registry keys or instances) that must not get worse.
+        method: a key of ``UNLEARNERS`` or an instance.
+        intent: "unseen" (as if never trained on) or "forget"; they differ only with more than one step.
+        strength: tau, dimensionless; 1 is the whole removal.
+        steps: relinearised steps; 1 is the PUMA patch.
+        tolerance: criterion name -> how much it may get worse, in its own unit (default 0).
+
+    Raises:
+        ProjectError: the plan contradicts itself; the message says where.
+    """
+
+    remove: tuple[int, ...] = ()
+    upweight: Mapping[int, float] = field(default_factory=dict)
+    relabel: Mapping[int, int] = field(default_factory=dict)
+    hold: tuple[str | Criterion, ...] = ()
+    method: Any = "puma"
+    intent: str = "unseen"
+    strength: float = 1.0
+    steps: int = 1
+    tolerance: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Brings the fields into one form and refuses contradictions."""
+        remove = _row_numbers(self.remove, "remove")
+        object.__setattr__(self, "remove", tuple(sorted(remove)))
+        for name in ("upweight", "relabel"):
+            mapping = dict(getattr(self, name))
+            rows = _row_numbers(mapping, name)
+            object.__setattr__(self, name, dict(sorted(zip(rows, mapping.values(), strict=True))))
+        hold = (self.hold,) if isinstance(self.hold, str) or callable(self.hold) else tuple(self.hold)
+        object.__setattr__(self, "hold", hold)
+        object.__setattr__(self, "tolerance", dict(self.tolerance))
+        _check_plan(self)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Every row the user touched, ascending."""
+        return tuple(sorted({*self.remove, *self.upweight, *self.relabel}))
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """What a plan is predicted to do, before anything is changed.
+
+    ``criteria`` maps each held criterion to its predicted change dC (negative is better); ``metrics`` has the
+    columns before, predicted, change; ``flips`` lists the evaluation rows whose predicted class changes.
+    """
+
+    criteria: dict[str, float]
+    metrics: pd.DataFrame
+    flips: pd.DataFrame
+    weights: np.ndarray
+    fingerprint: str
+    diagnostics: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A patched model, what was asked, what was predicted and what was measured.
+
+    ``delta`` (p,) is the change of the trained parameters; ``weights`` (n,) are the training weights
+    a_i (1 + e_i) the patch stands for at strength 1; ``predicted`` and ``measured`` map each held criterion
+    to its change dC; ``strength`` is the strength applied, which guard rails may have lowered.
+    """
+
+    model: nn.Module
+    plan: PatchPlan
+    delta: torch.Tensor
+    weights: np.ndarray
+    predicted: dict[str, float]
+    measured: dict[str, float]
+    strength: float
+    seconds: float
+    fingerprint: str
+    diagnostics: dict[str, Any]
+
+    def save(self, path: str | Path) -> None:
+        """Writes the patched model's state dict as safetensors."""
+        from safetensors.torch import save_file
+
+        state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        save_file(state, str(path), metadata={"project": self.fingerprint})
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Before and after on one split.
+
+    ``metrics``: one row per metric with before, after, change and the interval (low, high) of the change;
+    ``reliability``: bins of both models; ``flips``: every row with its classes before and after and its kind
+    (``diagnostics["mcnemar_p"]`` is the exact test); ``verdicts``: one row per held criterion;
+    ``per_class``: accuracy (recall) of each class; ``marked``: loss and accuracy on the rows touched.
+    """
+
+    split: str
+    n: int
+    metrics: pd.DataFrame
+    reliability: pd.DataFrame
+    flips: pd.DataFrame
+    verdicts: pd.DataFrame
+    per_class: pd.DataFrame
+    marked: pd.DataFrame
+    fingerprint: str
+    diagnostics: dict[str, Any]
+
+
+def _tensor(value: Any, name: str) -> Any:
+    import torch
+
+    if value is None or isinstance(value, torch.Tensor):
+        return value
+    array = np.asarray(value)
+    if array.dtype == object or array.dtype.kind in "USO":
+        raise ProjectError(
+            f"expected {name} to be numbers, but got {array.dtype}; try encoding names as class numbers."
+        )
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def _feed(digest: Any, name: str, value: Tensor | None) -> None:
+    import torch
+
+    if value is None:
+        return
+    array = value.detach().cpu().contiguous()
+    digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}".encode())
+    digest.update(array.reshape(-1).view(torch.uint8).numpy().data if array.numel() else b"")
+
+
+def _join(left: str, word: str, right: str) -> str:
+    return f"({left}) {word} ({right})" if left and right else left or right
+
+
+def _row_numbers(rows: Iterable[Any], name: str) -> list[int]:
+    numbers = []
+    for row in np.asarray(list(rows)).ravel().tolist():
+        if isinstance(row, bool) or not isinstance(row, int):
+            raise ProjectError(f"expected whole row numbers in {name}, but got {row!r}.")
+        numbers.append(row)
+    negative = [row for row in numbers if row < 0]
+    if negative:
+        raise ProjectError(f"expected row numbers from 0 in {name}, but got {listing(negative)}.")
+    seen: set[int] = set()
+    repeated = {row for row in numbers if row in seen or seen.add(row)}  # type: ignore[func-returns-value]
+    if repeated:
+        raise ProjectError(
+            f"expected each row once in {name}, but got {listing(repeated)} more than once; "
+            f"try puma.Selection(rows).rows, which drops repetitions."
+        )
+    return numbers
+
+
+def _check_plan(plan: PatchPlan) -> None:
+    if not plan.rows:
+        raise ProjectError(
+            "expected at least one row to remove, up-weight or relabel, but the plan is empty; "
+            "try remove=valuation.harmful(50)."
+        )
+    names = ("remove", "upweight", "relabel")
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            both = set(getattr(plan, first)) & set(getattr(plan, second))
+            if both:
+                raise ProjectError(
+                    f"expected {first} and {second} to name different rows, but both name {listing(both)}; "
+                    "try leaving those rows in one of the two."
+                )
+    bad = [row for row, e in plan.upweight.items() if not (np.isfinite(e) and e > 0)]
+    if bad:
+        raise ProjectError(
+            f"expected upweight values e > 0 (1.0 counts the row twice), but rows {listing(bad)} have others."
+        )
+    if plan.intent not in INTENTS:
+        raise ProjectError(f"expected intent to be one of {', '.join(INTENTS)}, but got {plan.intent!r}.")
+    if not (np.isfinite(plan.strength) and plan.strength > 0):
+        raise ProjectError(
+            f"expected a finite strength > 0, but got {plan.strength!r}; 1.0 is the whole patch."
+        )
+    if not isinstance(plan.steps, int) or plan.steps < 1:
+        raise ProjectError(f"expected a whole number of steps from 1, but got {plan.steps!r}.")
+    held = [hold if isinstance(hold, str) else hold.name for hold in plan.hold]
+    if len(set(held)) < len(held):
+        raise ProjectError(f"expected each held criterion once, but got {', '.join(held)}.")
+    unknown = set(plan.tolerance) - set(held)
+    if unknown:
+        raise ProjectError(
+            f"expected tolerances for held criteria only ({', '.join(held) or 'none is held'}), "
+            f"but got {', '.join(sorted(unknown))}."
+        )
+    bad_tolerance = [name for name, value in plan.tolerance.items() if not value >= 0]
+    if bad_tolerance:
+        raise ProjectError(f"expected tolerances >= 0, but {', '.join(bad_tolerance)} has another.")
+
+
+def listing(rows: Iterable[Any], most: int = 8) -> str:
+    """The first ``most`` of ``rows``, sorted, as text: ``3, 7, 9 and 41 more``."""
+    ordered = sorted(rows)
+    text = ", ".join(str(row) for row in ordered[:most])
+    return text if len(ordered) <= most else f"{text} and {len(ordered) - most} more"

@@ -1,0 +1,159 @@
+"""A plan as a list of re-weighted rows, and the first-order change of the parameters it stands for.
+
+A re-weighting w_j = a_j (1 + e_j) moves the optimum by delta = -(1/n) B^-1 sum_j e_j a_j grad l_j and a
+criterion by -(1/n) sum_j e_j psi_j. A relabelled row appears twice: e = -1 as it was, e = +1 with its new
+label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from puma_dash.core.types import ProjectError, listing
+
+if TYPE_CHECKING:
+    from puma_dash.core.criteria import Criterion
+    from puma_dash.core.curvature import Inverse
+    from puma_dash.core.engine import Engine
+    from puma_dash.core.types import PatchPlan, Project
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """What an unlearning method returns: the new model and what it takes to judge it."""
+
+    model: nn.Module
+    weights: np.ndarray
+    """(n,) training weights a_j (1 + e_j) at strength 1."""
+    strength: float
+    """The strength applied, at most the one asked for."""
+    predicted: dict[str, float]
+    """Held criterion -> predicted dC at the applied strength; empty where the method predicts nothing."""
+    diagnostics: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """Rows, the labels to use for them, and by how much they are re-weighted."""
+
+    rows: Tensor
+    """(m,)"""
+    targets: Tensor
+    """(m,)"""
+    e: Tensor
+    """(m,)"""
+
+    def and_also(self, other: Change) -> Change:
+        """Both changes together."""
+        return Change(
+            torch.cat([self.rows, other.rows]),
+            torch.cat([self.targets, other.targets]),
+            torch.cat([self.e, other.e]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Influences:
+    """psi of several criteria: s_c = B^-1 grad C_c and the scores of all training rows."""
+
+    criteria: tuple[Criterion, ...]
+    directions: Tensor
+    """(m, p)"""
+    psi: Tensor
+    """(m, n)"""
+    residual: float
+
+    def total(self, engine: Engine, change: Change) -> Tensor:
+        """-sum_j e_j psi_cj (m,) over ``change``: n times the predicted dC of each criterion."""
+        own = engine.split("train").targets[change.rows.to(engine.device)]
+        same = change.targets == own
+        total = -(self.psi[:, change.rows[same.cpu()]] @ change.e[same])
+        if not same.all():
+            moved = ~same.cpu()
+            scores = engine.directional_scores(
+                self.directions, change.rows[moved], targets=change.targets[~same]
+            )
+            total -= scores @ change.e[~same]
+        return total
+
+
+def check_plan_for(project: Project, plan: PatchPlan) -> None:
+    """Refuses a plan that does not fit the project.
+
+    Raises:
+        ProjectError: rows or labels out of range, labels unchanged, a whole class removed.
+    """
+    n = len(project.train)
+    outside = [row for row in plan.rows if row >= n]
+    if outside:
+        raise ProjectError(f"expected training rows 0 to {n - 1}, but the plan names {listing(outside)}.")
+    targets, names = project.train.targets.numpy(force=True), project.class_names or ()
+    if targets.ndim > 1:
+        if plan.relabel:
+            raise ProjectError(
+                "expected a classification project for relabel, but its targets are real values."
+            )
+        return
+    for row, label in plan.relabel.items():
+        if isinstance(label, bool) or not isinstance(label, int | np.integer) or not 0 <= label < len(names):
+            raise ProjectError(
+                f"expected new labels from 0 to {len(names) - 1}, but row {row} is given {label!r}."
+            )
+    unchanged = [row for row, label in plan.relabel.items() if label == targets[row]]
+    if unchanged:
+        raise ProjectError(
+            f"expected new labels, but rows {listing(unchanged)} already have the label given."
+        )
+    counts = np.bincount(targets, minlength=len(names))
+    after = targets.copy()
+    after[list(plan.relabel)] = list(plan.relabel.values())
+    left = np.bincount(np.delete(after, list(plan.remove)), minlength=len(names))
+    gone = [names[k] for k in np.flatnonzero((counts > 0) & (left == 0))]
+    if gone:
+        raise ProjectError(
+            f"expected rows of every class to remain, but the plan leaves none of {', '.join(gone)}; "
+            "try a plan that keeps some of them, or retrain a model without that class."
+        )
+
+
+def chosen_change(engine: Engine, plan: PatchPlan) -> Change:
+    """The removals, up-weights and relabels of ``plan``."""
+    own = engine.split("train").targets
+    rows = [*plan.remove, *plan.upweight, *plan.relabel, *plan.relabel]
+    e = [-1.0] * len(plan.remove) + [float(v) for v in plan.upweight.values()]
+    e += [-1.0] * len(plan.relabel) + [1.0] * len(plan.relabel)
+    index = torch.tensor(rows, dtype=torch.long)
+    targets = own[index.to(engine.device)].clone()
+    if plan.relabel:
+        targets[-len(plan.relabel) :] = torch.tensor(list(plan.relabel.values()), device=engine.device)
+    return Change(index, targets, torch.tensor(e, dtype=engine.dtype, device=engine.device))
+
+
+def influences(engine: Engine, criteria: tuple[Criterion, ...], inverse: Inverse) -> Influences:
+    """Psi (m, n) of ``criteria``: one solve with m right-hand sides, then one pass over the training rows."""
+    if not criteria:
+        empty = engine.theta.new_zeros
+        return Influences((), empty(0, len(engine.theta)), empty(0, engine.n), 0.0)
+    gradients = torch.stack([engine.criterion_gradient(criterion)[1] for criterion in criteria])
+    solution = inverse(gradients)
+    return Influences(criteria, solution.x, engine.directional_scores(solution.x), solution.residual)
+
+
+def direction_of(engine: Engine, change: Change, inverse: Inverse) -> tuple[Tensor, float]:
+    """Delta (p,) at strength 1 by ONE solve of the aggregated gradient, and the solve's residual."""
+    gradient = engine.weighted_gradient(change.e, change.rows, targets=change.targets)
+    solution = inverse(gradient[None])
+    return -solution.x[0] / engine.n, solution.residual
+
+
+def training_weights(engine: Engine, change: Change) -> np.ndarray:
+    """a_j (1 + e_j) (n,) of ``change``; a relabelled row keeps its weight."""
+    total = torch.ones(engine.n, dtype=torch.float64)
+    total.index_add_(0, change.rows, change.e.to("cpu", torch.float64))
+    base = engine.split("train").weights
+    return (total if base is None else total * base.cpu().to(torch.float64)).numpy()

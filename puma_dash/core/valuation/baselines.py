@@ -1,0 +1,47 @@
+"""Honest baselines: what any valuation has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from puma_dash.core.criteria import Criterion
+    from puma_dash.core.curvature import Curvature
+    from puma_dash.core.engine import Engine
+
+
+@dataclass(frozen=True)
+class NegativeLoss:
+    """-l_j: rows the model fits badly come first. Hard to beat at finding wrong labels."""
+
+    label = "training loss, negated"
+    reference = "Northcutt, Jiang & Chuang (2021), Confident learning"
+    needs = ()
+
+    def __call__(
+        self, engine: Engine, criterion: Criterion, curvature: str | Curvature
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Minus the training losses (n,), in nats or squared target units."""
+        return -engine.loss(engine.outputs("train"), engine.split("train").targets), {}
+
+
+@dataclass(frozen=True)
+class Random:
+    """Uniform random scores: the floor."""
+
+    label = "random"
+    reference = "the floor of every comparison"
+    needs = ()
+
+    seed: int = field(default=0, metadata={"help": "Seed of the order."})
+
+    def __call__(
+        self, engine: Engine, criterion: Criterion, curvature: str | Curvature
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Scores (n,) from 0 to 1."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.rand(engine.n, generator=generator, dtype=torch.float64), {}

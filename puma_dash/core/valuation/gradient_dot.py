@@ -1,0 +1,29 @@
+"""Gradient dot product: psi with the identity in place of the inverse curvature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from puma_dash.core.criteria import Criterion
+    from puma_dash.core.curvature import Curvature
+    from puma_dash.core.engine import Engine
+
+
+@dataclass(frozen=True)
+class GradientDot:
+    """grad C^T (a_j grad l_j): the limit of psi for large damping, up to scale; no solve."""
+
+    label = "gradient dot product"
+    reference = "Charpiat et al. (2019), Input similarity from the neural network perspective"
+    needs = ("criterion",)
+
+    def __call__(
+        self, engine: Engine, criterion: Criterion, curvature: str | Curvature
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Scores (n,) and the criterion's value."""
+        value, gradient = engine.criterion_gradient(criterion)
+        return engine.directional_scores(gradient[None])[0], {"criterion_value": value}

@@ -1,0 +1,42 @@
+"""psi: the influence of every training row on a criterion, for one solve and one pass over the data.
+
+psi_j = grad C^T B^-1 (a_j grad l_j). Removing row j changes C by about psi_j / n, so psi < 0 is harmful.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from puma_dash.core.curvature import Curvature, inverse_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from puma_dash.core.criteria import Criterion
+    from puma_dash.core.engine import Engine
+
+
+@dataclass(frozen=True)
+class Psi:
+    """Influence on the criterion through the inverse curvature (PUMA, eq. 8c)."""
+
+    label = "psi (influence on the criterion)"
+    reference = "Wu, Hashemi & Srinivasa (2022), PUMA: performance unchanged model augmentation"
+    needs = ("criterion", "curvature")
+
+    def __call__(
+        self, engine: Engine, criterion: Criterion, curvature: str | Curvature
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Psi (n,) and how it was computed."""
+        value, gradient = engine.criterion_gradient(criterion)
+        inverse = inverse_of(engine, curvature)
+        solution = inverse(gradient[None])
+        engine.tick(1, 2, "Scoring the training rows")
+        scores = engine.directional_scores(solution.x)[0]
+        return scores, {
+            **inverse.facts,
+            "criterion_value": value,
+            "residual": solution.residual,
+            "iterations": solution.iterations,
+        }

@@ -1,0 +1,128 @@
+"""The look that all figures share: colours, text from data made safe, the empty canvas.
+
+Backgrounds are transparent and fonts are left to the page's theme, so every colour here is chosen to be seen
+on white and on near-black alike.
+"""
+
+import html
+import textwrap
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike, NDArray
+
+# Okabe & Ito (2008): told apart with any colour vision. Their black, unseen on a dark page, makes room for
+# three more that keep their distance from the rest; everything past ten is OTHERS.
+CATEGORICAL = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#F0E442",
+    "#A03A2C",
+    "#7C86F8",
+    "#3C7186",
+)
+OTHERS = "#9A9EA6"
+
+# Of similar lightness, so that neither end fades on either page; chroma and size carry the value.
+HARMFUL, NEUTRAL, VALUABLE = "#E67E00", "#A0A4AC", "#1F7AE0"
+DIVERGING = ((0.0, HARMFUL), (0.5, NEUTRAL), (1.0, VALUABLE))
+
+BEFORE, AFTER = "#6F87A0", "#E67E00"
+REMOVED, UPWEIGHTED = "#CF2A2A", "#00A07A"
+OUTLINE = "#7F8794"
+FAINT = "rgba(127, 135, 148, 0.25)"
+CLEAR = "rgba(0, 0, 0, 0)"
+
+
+def psi_limits(psi: ArrayLike) -> float:
+    """Returns where the colour scale ends on both sides of 0: the 1st or 99th percentile, the larger in size.
+
+    The largest |psi| stands in where nearly all values are 0, and 1 where no value differs from 0.
+    """
+    values = np.asarray(psi, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 1.0
+    limit = np.abs(np.percentile(values, [1, 99])).max() or np.abs(values).max()
+    return float(limit) or 1.0
+
+
+def rgb(color: str) -> tuple[int, int, int]:
+    """Returns the channels of a #rrggbb colour."""
+    red, green, blue = bytes.fromhex(color[1:])
+    return red, green, blue
+
+
+def floats(values: ArrayLike) -> NDArray[np.float32]:
+    """Returns contiguous float32 values, which travel to the browser as bytes and not as digits."""
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def plain(text: object, width: int = 40) -> str:
+    """Returns text from data as one line of limited width that Plotly shows as it is, markup included.
+
+    The number sign is spelled out because Streamlit takes a string like #000012 anywhere in a figure for one
+    of its theme colours and replaces it.
+    """
+    line = " ".join(str(text).split())
+    if len(line) > width:
+        line = line[: width - 1] + "…"
+    return html.escape(line, quote=False).replace("#", "&#35;")
+
+
+def paragraph(text: str, width: int) -> str:
+    """Returns text from data wrapped at a width, its line breaks kept, that Plotly shows as it is."""
+    lines = [line for part in text.splitlines() for line in textwrap.wrap(part, width)]
+    return "<br>".join(plain(line, width) for line in lines)
+
+
+def legend_key(name: str, marker: dict[str, Any]) -> go.Scatter:
+    """Returns a trace without points that puts one entry in the legend; the name is shown as it is given."""
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, hoverinfo="skip")
+
+
+def canvas(title: str, *, height: int, subtitle: str = "") -> go.Figure:
+    """Returns an empty figure: title at the left, legend below, no zooming, no ink that carries no data.
+
+    Args:
+        title: What is read off the figure.
+        height: Pixels.
+        subtitle: How many rows it rests on.
+    """
+    figure = go.Figure()
+    figure.update_layout(
+        template=go.layout.Template(),  # else the figure depends on whether streamlit was imported
+        height=height,
+        title={
+            "text": paragraph(title, 60),
+            "subtitle": {"text": paragraph(subtitle, 90)},
+            "x": 0,
+            "xanchor": "left",
+            "yref": "container",
+            "automargin": True,
+            "pad": {"t": 10, "b": 10},
+        },
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        margin={"l": 8, "r": 8, "t": 48, "b": 8},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 0,
+            "yref": "container",
+            "yanchor": "bottom",
+            "title": {"side": "left"},
+            "itemclick": False,
+            "itemdoubleclick": False,
+        },
+        hoverlabel={"align": "left"},
+        modebar={"bgcolor": CLEAR, "color": OUTLINE, "activecolor": VALUABLE},
+        dragmode=False,
+    )
+    axis = {"showgrid": False, "gridcolor": FAINT, "zeroline": False, "linecolor": FAINT, "fixedrange": True}
+    return figure.update_xaxes(axis, title_standoff=8).update_yaxes(axis, title_standoff=8)

@@ -1,0 +1,99 @@
+"""What the charts say in words: how to read each one, and what it shows for those who cannot see it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+PSI_SENTENCE = (
+    "Criterion: lower is better. psi < 0: removing this row is predicted to improve it (harmful). "
+    "psi > 0: the row is valuable."
+)
+
+READ_MAP_PSI = (
+    "Each dot is a training row. Orange rows are harmful, blue rows valuable, small grey rows matter little; "
+    "draw around rows to select them."
+)
+READ_MAP_CATEGORIES = (
+    "Each dot is a training row, coloured by its category, rare categories on top; "
+    "draw around rows to select them."
+)
+READ_RELIABILITY = (
+    "On the dotted line confidence equals accuracy; below it the model is over-confident, above it "
+    "under-confident. The bars count the rows behind each point: few rows, little evidence."
+)
+READ_HISTOGRAM = (
+    "Bars count rows by psi, harmful on the left, valuable on the right; each gridline is ten times the one "
+    "below, and the outermost bars hold everything beyond them."
+)
+READ_PREDICTED_MEASURED = (
+    "The ring is the predicted change, the disc the measured one; left of zero is better. Each line has its "
+    "own scale: compare ring with disc within a line, and the numbers between lines."
+)
+READ_CLASSES = "The ring is the rate before, the disc after; the longer the line, the larger the change."
+
+
+def map_alt(
+    n: int, colored_by: str, *, selected: int | None = None, removed: int = 0, upweighted: int = 0
+) -> str:
+    """Returns the alternative text of the map."""
+    parts = [f"Map of {n:,} training rows, coloured by {colored_by}"]
+    if selected is not None:
+        parts.append(f"{selected:,} selected")
+    if removed:
+        parts.append(f"{removed:,} marked for removal")
+    if upweighted:
+        parts.append(f"{upweighted:,} marked to count more")
+    return ", ".join(parts) + "."
+
+
+def reliability_alt(
+    before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike] | None = None, *, n: int
+) -> str:
+    """Returns the alternative text of the reliability diagram, with the widest gap of each series."""
+    text = f"Reliability diagram of {n:,} rows. {_widest_gap('Before' if after else 'Widest gap', before)}"
+    return text if after is None else f"{text} {_widest_gap('After', after)}"
+
+
+def histogram_alt(psi: ArrayLike, selected: ArrayLike | None = None) -> str:
+    """Returns the alternative text of the histogram of psi."""
+    values = np.asarray(psi, dtype=float)
+    harmful = values < 0
+    text = f"Histogram of psi: {harmful.sum():,} of {values.size:,} rows are harmful."
+    if selected is None:
+        return text
+    chosen = np.asarray(selected, dtype=bool)
+    return f"{text} Of {chosen.sum():,} selected rows, {(harmful & chosen).sum():,} are."
+
+
+def predicted_measured_alt(predicted: Mapping[str, float], measured: Mapping[str, float]) -> str:
+    """Returns the alternative text of the predicted and measured changes, all values in words."""
+    changes = [
+        f"{name} predicted {value:+.3g}, "
+        + (f"measured {measured[name]:+.3g}" if name in measured else "not measured")
+        for name, value in predicted.items()
+    ]
+    return "Change of each criterion, negative is better: " + "; ".join(changes) + "."
+
+
+def class_alt(class_names: Sequence[str], before: ArrayLike, after: ArrayLike, rate: str) -> str:
+    """Returns the alternative text of the rates per class, with the largest gain and loss."""
+    change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    text = f"{rate} of {len(class_names)} classes before and after"
+    if not np.isfinite(change).any():
+        return f"{text}."
+    best, worst = int(np.nanargmax(change)), int(np.nanargmin(change))
+    return (
+        f"{text}: from {100 * change[worst]:+.1f} points ({class_names[worst]}) "
+        f"to {100 * change[best]:+.1f} points ({class_names[best]})."
+    )
+
+
+def _widest_gap(label: str, bins: Mapping[str, ArrayLike]) -> str:
+    """Returns where confidence and accuracy are furthest apart, in words."""
+    filled = np.asarray(bins["count"]) > 0
+    confidence, accuracy = (np.asarray(bins[key], dtype=float)[filled] for key in ("confidence", "accuracy"))
+    if not filled.any():
+        return f"{label}: no rows."
+    at = np.argmax(np.abs(confidence - accuracy))
+    return f"{label}: accuracy {accuracy[at]:.2f} where confidence is {confidence[at]:.2f}."

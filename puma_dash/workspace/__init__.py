@@ -1,0 +1,1 @@
+"""What lives on disk and in the background: cache, jobs, drafts, ledger."""

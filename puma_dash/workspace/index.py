@@ -1,0 +1,69 @@
+"""The index of a project version: which cache entries its pages can show at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from puma_dash.workspace.store import key
+
+
+@dataclass(frozen=True)
+class Index:
+    """Cache keys of what has been computed for one version of one source; every change is written at once.
+
+    Args:
+        path: its file.
+        fingerprint: of the project when it was prepared; empty before that.
+        overview: key of the overview.
+        values: "method/criterion" -> key of the scores.
+        embeddings: label -> key of the coordinates.
+    """
+
+    path: Path
+    fingerprint: str = ""
+    overview: str = ""
+    values: dict[str, str] = field(default_factory=dict)
+    embeddings: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, home: Path, source: str, version: int | None) -> Index:
+        """The index of that version, empty where nothing has been prepared."""
+        path = home / "projects" / f"{key(source, version)[:24]}.json"
+        try:
+            return cls(path, **json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return cls(path)
+
+    def with_overview(self, fingerprint: str, overview: str) -> Index:
+        """The index with a new overview; what belongs to another fingerprint is dropped."""
+        old = self if self.fingerprint == fingerprint else Index(self.path)
+        return replace(old, fingerprint=fingerprint, overview=overview)._write()
+
+    def with_values(self, method: str, criterion: str, name: str) -> Index:
+        """The index with one more valuation."""
+        now = self._now()
+        return replace(now, values={**now.values, f"{method}/{criterion}": name})._write()
+
+    def with_embedding(self, label: str, name: str) -> Index:
+        """The index with one more map."""
+        now = self._now()
+        return replace(now, embeddings={**now.embeddings, label: name})._write()
+
+    def _now(self) -> Index:
+        """What the file says now, which another job may have extended."""
+        try:
+            return Index(self.path, **json.loads(self.path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return self
+
+    def _write(self) -> Index:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(f".{secrets.token_hex(4)}.tmp")
+        content = {name: value for name, value in vars(self).items() if name != "path"}
+        temporary.write_text(json.dumps(content), "utf-8")
+        os.replace(temporary, self.path)
+        return self

@@ -1,0 +1,398 @@
+"""What the worker does for the pages: prepare a project, value, embed, forecast, patch, accept.
+
+Each task takes JSON parameters and returns JSON; everything large goes through the cache, under keys that a
+page can read without importing torch. This module is imported by the worker only.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import puma_dash
+from puma_dash.core import api
+from puma_dash.core.criteria import resolve_criterion
+from puma_dash.core.demos import DEMOS
+from puma_dash.core.embedding import Columns, Pca, resolve_embedding
+from puma_dash.core.engine import CancelEvent, Engine, Progress
+from puma_dash.core.evaluation.metrics import metrics
+from puma_dash.core.evaluation.reliability import reliability
+from puma_dash.core.types import Comparison, Patch, PatchPlan, Project, ProjectError
+from puma_dash.core.unlearning import UNLEARNERS
+from puma_dash.workspace.index import Index
+from puma_dash.workspace.ledger import Ledger
+from puma_dash.workspace.store import Store, home, key
+
+DEFAULT_CRITERION = "cross_entropy"
+LARGEST_THUMBNAIL = 128
+MOST_CATEGORIES = 30
+
+_open: dict[tuple[str, int | None], Project] = {}
+"""The project the worker holds: its engine and its factors stay warm between jobs."""
+
+
+# --- projects and versions ------------------------------------------------------------
+
+
+def open_project(source: str, version: int | None) -> Project:
+    """The project of that source as it stands at that version (a ledger entry; None is the original)."""
+    if (source, version) not in _open:
+        found = _original(source) if version is None else _accepted(source, version)
+        _open.clear()
+        _open[source, version] = found
+    return _open[source, version]
+
+
+def _original(source: str) -> Project:
+    if source not in DEMOS:
+        return api.load(source)
+    demo = DEMOS[source]()
+    project: Project = demo.untrained()
+
+    def train() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        return _state(demo()), {}
+
+    # The trained weights are kept, so that a demo has one fingerprint whatever machine load or thread count.
+    entry = _store().fetch(key("demo", demo, puma_dash.__version__), train)
+    return project.with_model(_with_state(project, entry.arrays))
+
+
+def _accepted(source: str, version: int) -> Project:
+    entry = _ledger().entry(version)
+    if entry is None or entry.kind != "accepted" or entry.source != source:
+        raise ProjectError(
+            f"expected an accepted version of {source}, but {version} is none; try the original."
+        )
+    parent = open_project(source, entry.parent)
+    return api.apply(parent, load_patch(parent, entry.patch))
+
+
+def _state(project: Project) -> dict[str, np.ndarray]:
+    return {name: value.numpy(force=True) for name, value in project.model.state_dict().items()}
+
+
+def _with_state(project: Project, arrays: dict[str, np.ndarray]) -> torch.nn.Module:
+    model = copy.deepcopy(project.model)
+    model.load_state_dict({name: torch.from_numpy(arrays[name]) for name in model.state_dict()})
+    return model
+
+
+# --- tasks ----------------------------------------------------------------------------
+
+
+def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """Opens a project and computes what its pages show first: predictions, psi and a map."""
+    source, version = params["source"], params["version"]
+    progress(0, 1, "Training the demo's model" if source in DEMOS else "Loading the project")
+    _open.pop((source, version), None)  # a factory is called anew, so that its changes are seen
+    project = open_project(source, version)
+    engine = api.engine_of(project).listen(within(progress, 0.4, 0.5), cancel)
+    progress(0.4, 1, "Predictions")
+    overview = key("overview", project.fingerprint, puma_dash.__version__)
+    _store().fetch(overview, lambda: overview_of(project, engine, source))
+    index = Index.of(home(), source, version).with_overview(project.fingerprint, overview)
+    _value(project, index, "psi", DEFAULT_CRITERION, within(progress, 0.5, 0.8), cancel)
+    flat = project.train.inputs.ndim == 2 and project.train.inputs.shape[1] == 2
+    _embed(project, index, Columns() if flat else Pca(), within(progress, 0.8, 1), cancel)
+    return {"fingerprint": project.fingerprint}
+
+
+def value(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """Scores every training row by one method for one criterion."""
+    project, index = _opened(params, progress)
+    _value(project, index, params["method"], params["criterion"], within(progress, 0.2, 1), cancel)
+    return {}
+
+
+def embed(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """Computes one map of the training rows."""
+    project, index = _opened(params, progress)
+    chosen = resolve_embedding(params["embedding"])
+    if "space" in params:
+        chosen = type(chosen)(space=params["space"])
+    _embed(project, index, chosen, within(progress, 0.2, 1), cancel)
+    return {}
+
+
+def forecast(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """Predicts what a plan does to the validation split, before anything is changed."""
+    project, _ = _opened(params, progress)
+    found = api.forecast(project, plan_of(params["plan"]), progress=within(progress, 0.2, 1), cancel=cancel)
+    return {
+        "criteria": found.criteria,
+        "metrics": table(found.metrics),
+        "flips": len(found.flips),
+        "diagnostics": plain(found.diagnostics),
+    }
+
+
+def patch(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """Computes a patch and compares before and after on validation; nothing becomes current yet."""
+    project, _ = _opened(params, progress)
+    name = key(
+        "patch", project.fingerprint, params["plan"], params["device"], params["seed"], puma_dash.__version__
+    )
+
+    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        made = api.patch(
+            project,
+            plan_of(params["plan"]),
+            device=params["device"],
+            seed=params["seed"],
+            progress=within(progress, 0.2, 0.8),
+            cancel=cancel,
+        )
+        progress(0.8, 1, "Comparing before and after on validation")
+        compared = api.compare(project, made, "validation", device=params["device"])
+        state = {f"state.{k}": v.numpy(force=True) for k, v in made.model.state_dict().items()}
+        info = {
+            "source": params["source"],
+            "version": params["version"],
+            "fingerprint": made.fingerprint,
+            "plan": params["plan"],
+            "seed": params["seed"],
+            "strength": made.strength,
+            "seconds": made.seconds,
+            "predicted": made.predicted,
+            "measured": made.measured,
+            "diagnostics": plain(made.diagnostics),
+            "comparison": comparison_info(compared),
+        }
+        return {**state, "weights": made.weights}, info
+
+    _store().fetch(name, compute)
+    return {"patch": name}
+
+
+def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """Makes a patch the current version, after one look at the test split, which the ledger counts."""
+    project, _ = _opened(params, progress)
+    ledger = _ledger()
+    earlier = ledger.decision(params["patch"])
+    if earlier is not None and earlier.kind == "accepted":
+        return {"version": earlier.id}
+    made = load_patch(project, params["patch"])
+    details: dict[str, Any] = {"plan": params["plan"], "fingerprint": project.fingerprint}
+    common: dict[str, Any] = {
+        "source": params["source"],
+        "parent": params["version"],
+        "patch": params["patch"],
+    }
+    if project.test is not None:
+        progress(0.4, 1, "Opening the test split")
+        compared = api.compare(project, made, "test")
+        details["test"] = comparison_info(compared)
+        ledger.append("test opened", details={}, **common)
+    version = ledger.append("accepted", details=details, **common).id
+    return {"version": version}
+
+
+TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any]]] = {
+    "prepare": prepare,
+    "value": value,
+    "embed": embed,
+    "forecast": forecast,
+    "patch": patch,
+    "accept": accept,
+}
+
+
+# --- what the tasks are made of -------------------------------------------------------
+
+
+def overview_of(
+    project: Project, engine: Engine, source: str
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What the pages know of a project: a number of each kind per training row, and facts."""
+    train, validation = project.train, project.validation
+    outputs = engine.outputs("train")
+    probabilities = engine.loss.probabilities(outputs).numpy(force=True)
+    losses = engine.loss(outputs, engine.split("train").targets).numpy(force=True)
+    arrays = {
+        "target": train.targets.numpy(force=True).astype(np.int32),
+        "predicted": probabilities.argmax(1).astype(np.int32),
+        "confidence": probabilities.max(1).astype(np.float32),
+        "loss": losses.astype(np.float32),
+    }
+    if train.weights is not None:
+        arrays["weight"] = train.weights.numpy(force=True).astype(np.float32)
+    images = _images(train.inputs)
+    if images is not None:
+        arrays["images"] = images
+    columns = _columns(train.meta, arrays) + _columns(train.groups, arrays)
+    held_out = engine.loss.probabilities(engine.outputs("validation")).numpy(force=True)
+    truth = validation.targets.numpy(force=True)
+    info = {
+        "name": project.name,
+        "source": source,
+        "fingerprint": project.fingerprint,
+        "classes": list(project.class_names or ()),
+        "loss": engine.loss.label,
+        "weight_decay": project.weight_decay,
+        "parameters": len(engine.theta),
+        "inputs": list(train.inputs.shape[1:]),
+        "rows": {"train": len(train), "validation": len(validation), "test": len(project.test or ())},
+        "columns": columns,
+        "metrics": metrics(held_out, truth),
+        "reliability": reliability(held_out, truth).to_dict("list"),
+        "summary": _summary(project),
+    }
+    return arrays, info
+
+
+def plan_of(data: dict[str, Any]) -> PatchPlan:
+    """The plan that a page wrote down as JSON."""
+    fields = dict(data)
+    name, options = fields.pop("method"), fields.pop("options", {})
+    if name not in UNLEARNERS:
+        raise ProjectError(f"expected one of the methods {', '.join(UNLEARNERS)}, but got {name!r}.")
+    upweight = {int(row): float(e) for row, e in fields.pop("upweight", {}).items()}
+    return PatchPlan(**fields, upweight=upweight, method=UNLEARNERS[name](**options))
+
+
+def load_patch(project: Project, name: str) -> Patch:
+    """The patch kept under that key.
+
+    Raises:
+        ProjectError: it is not there, or it belongs to another project.
+    """
+    entry = _store().load(name)
+    if entry is None:
+        raise ProjectError(
+            "expected a patch that was computed here, but it is not in the cache; try patching again."
+        )
+    info = entry.info
+    if info["fingerprint"] != project.fingerprint:
+        raise ProjectError(
+            "expected a patch of this project, but its model or data have changed since; try patching again."
+        )
+    model = copy.deepcopy(project.model)
+    state = {k.removeprefix("state."): torch.from_numpy(v) for k, v in entry.arrays.items() if k != "weights"}
+    model.load_state_dict(state)
+    engine = api.engine_of(project)
+    return Patch(
+        model=model,
+        plan=plan_of(info["plan"]),
+        delta=(engine.theta_of(model) - engine.theta).cpu(),
+        weights=entry.arrays["weights"],
+        predicted=info["predicted"],
+        measured=info["measured"],
+        strength=info["strength"],
+        seconds=info["seconds"],
+        fingerprint=info["fingerprint"],
+        diagnostics=info["diagnostics"],
+    )
+
+
+def comparison_info(compared: Comparison) -> dict[str, Any]:
+    """A comparison as JSON: its tables, and of the flips only the rows that changed sides."""
+    kinds = compared.flips["kind"]
+    return {
+        "split": compared.split,
+        "n": compared.n,
+        "metrics": table(compared.metrics),
+        "reliability": compared.reliability.to_dict("list"),
+        "flips": {
+            kind: int((kinds == kind).sum()) for kind in ("fixed", "broken", "kept right", "kept wrong")
+        },
+        "changed": table(compared.flips[kinds.isin(["fixed", "broken"])]),
+        "verdicts": table(compared.verdicts),
+        "per_class": table(compared.per_class),
+        "marked": table(compared.marked),
+        "diagnostics": plain(compared.diagnostics),
+    }
+
+
+def table(frame: pd.DataFrame) -> dict[str, Any]:
+    """A table as JSON; ``pd.DataFrame(**table)`` gives it back."""
+    return json.loads(frame.to_json(orient="split", double_precision=15))
+
+
+def plain(facts: dict[str, Any]) -> dict[str, Any]:
+    """``facts`` with only what JSON carries."""
+    return json.loads(json.dumps(facts, default=float))
+
+
+def within(progress: Progress, start: float, end: float) -> Progress:
+    """A progress that fills the part from ``start`` to ``end`` of another."""
+    return lambda done, total, message: progress(start + (end - start) * done / max(total, 1e-12), 1, message)
+
+
+def _opened(params: dict[str, Any], progress: Progress) -> tuple[Project, Index]:
+    if (params["source"], params["version"]) not in _open:
+        progress(0, 1, "Loading the project")
+    project = open_project(params["source"], params["version"])
+    return project, Index.of(home(), params["source"], params["version"])
+
+
+def _value(
+    project: Project, index: Index, method: str, criterion: str, progress: Progress, cancel: CancelEvent
+) -> None:
+    name = key("value", project.fingerprint, method, resolve_criterion(criterion), puma_dash.__version__)
+
+    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        found = api.value(project, method, criterion, progress=progress, cancel=cancel)
+        facts = {**found.diagnostics, "method": found.method, "criterion": found.criterion}
+        return {"scores": found.scores}, plain(facts)
+
+    _store().fetch(name, compute)
+    index.with_values(method, criterion, name)
+
+
+def _embed(project: Project, index: Index, embedding: Any, progress: Progress, cancel: CancelEvent) -> None:
+    name = key("embedding", project.fingerprint, embedding, puma_dash.__version__)
+
+    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        found = embedding(api.engine_of(project).listen(progress, cancel))
+        return {"xy": found.xy}, {"axes": list(found.axes)}
+
+    _store().fetch(name, compute)
+    space = getattr(embedding, "space", None)
+    index.with_embedding(embedding.label if space is None else f"{embedding.label} of {space}", name)
+
+
+def _images(inputs: torch.Tensor) -> np.ndarray | None:
+    """Rows as 8-bit pictures (n, h, w) or (n, 3, h, w) where their shape says that they are pictures."""
+    shape = tuple(inputs.shape[1:])
+    picture = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
+    if not picture or max(shape[-2:]) > LARGEST_THUMBNAIL or min(shape[-2:]) < 4:
+        return None
+    low, high = inputs.amin().item(), inputs.amax().item()
+    scaled = (inputs.numpy(force=True) - low) * (255 / max(high - low, 1e-12))
+    images = scaled.round().astype(np.uint8)
+    return images[:, 0] if len(shape) == 3 and shape[0] == 1 else images
+
+
+def _columns(frame: pd.DataFrame | None, arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Puts each column of ``frame`` into ``arrays``, as numbers or as codes, and describes it."""
+    described = []
+    for name in () if frame is None else frame.columns:
+        column = frame[name]
+        few = column.nunique() <= MOST_CATEGORIES
+        if pd.api.types.is_numeric_dtype(column) and not (few or pd.api.types.is_bool_dtype(column)):
+            arrays[f"column.{name}"] = column.to_numpy(np.float32)
+            described.append({"name": str(name), "categories": None})
+        elif few:
+            codes, categories = pd.factorize(column, sort=True)
+            arrays[f"column.{name}"] = codes.astype(np.int32)
+            described.append({"name": str(name), "categories": [str(c) for c in categories]})
+    return described
+
+
+def _summary(project: Project) -> str:
+    shape = " x ".join(str(size) for size in project.train.inputs.shape[1:]) or "1"
+    return f"{type(project.model).__name__}, inputs {shape}, {len(project.class_names or ())} classes"
+
+
+def _store() -> Store:
+    return Store(home() / "cache")
+
+
+def _ledger() -> Ledger:
+    return Ledger(home())
