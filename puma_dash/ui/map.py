@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from puma_dash.ui import raster
 from puma_dash.ui.style import (
     CATEGORICAL,
+    CLEAR,
     DIVERGING,
+    LASSO,
     OTHERS,
-    OUTLINE,
     REMOVED,
     UPWEIGHTED,
     canvas,
@@ -26,7 +27,7 @@ from puma_dash.ui.style import (
 )
 
 DRAW_LIMIT = 20_000
-PICTURE = (1440, 720)  # pixels
+PICTURE = (1200, 800)  # pixels; the browser stretches it over the plot
 
 BRIGHT, DIM = 0.9, 0.13  # opacity
 STEPS = 62  # of psi on each side of 0, so that bright levels, dim levels and marks fit in one byte
@@ -90,8 +91,9 @@ def map_figure(
     return figure.update_layout(
         dragmode="lasso",
         legend_title_text=None if categories is None else plain(color_title),
-        newselection_line={"color": OUTLINE, "width": 2, "dash": "solid"},
-        activeselection={"fillcolor": OUTLINE, "opacity": 0.15},
+        newselection_line={"color": LASSO, "width": 2, "dash": "solid"},
+        # This opacity is of fill and line together.
+        activeselection={"fillcolor": CLEAR, "opacity": 1},
         modebar_remove=["zoom2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
     )
 
@@ -239,8 +241,8 @@ def _picture(
     """Returns the picture of the rows in a window, to lie below the axes it fits."""
     (left, right), (bottom, top) = window
     x, y = np.ascontiguousarray(xy.T)
-    seen = int(((x >= left) & (x <= right) & (y >= bottom) & (y <= top)).sum())
-    radius = _radius(seen, cover=0.6, largest=5)
+    seen = (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
+    radius = _radius(seen.sum(), cover=0.6, largest=5)
     level = look.level + np.where(bright, LEVELS, 0).astype(np.uint8)
     heavy = np.flatnonzero(look.weight > 0.5)
     picture = raster.draw(x, y, level, window, PICTURE, raster.disc(radius))
@@ -252,11 +254,12 @@ def _picture(
     palette[LEVELS + 1 : 2 * LEVELS + 1] = np.insert(look.palette, 3, round(255 * BRIGHT), axis=1)
     for mark_level, mark in enumerate(marks, 2 * LEVELS + 1):
         palette[mark_level] = *rgb(mark.color), 255
-        at = x[mark.rows], y[mark.rows], np.full(len(mark.rows), mark_level, dtype=np.uint8)
-        shape = mark.shape(radius + _radius(len(mark.rows), cover=0.05, largest=4))
-        # A clear rim sets the mark off from rows of any colour, on any page.
-        picture[raster.draw(*at, window, PICTURE, raster.grown(shape)) > 0] = 0
-        np.maximum(picture, raster.draw(*at, window, PICTURE, shape), out=picture)
+        rows = mark.rows[seen[mark.rows]]
+        at = x[rows], y[rows], np.full(len(rows), mark_level, dtype=np.uint8)
+        reach = _radius(len(rows), cover=0.1, largest=radius + 5)
+        if reach > 4:  # room for a clear rim, which sets the mark off from rows of any colour, on any page
+            picture[raster.draw(*at, window, PICTURE, raster.grown(mark.shape(reach))) > 0] = 0
+        np.maximum(picture, raster.draw(*at, window, PICTURE, mark.shape(reach)), out=picture)
     return go.layout.Image(
         source=raster.png_uri(picture, palette),
         xref="x",
@@ -292,12 +295,12 @@ def _radius(count: int, *, cover: float, largest: int) -> int:
 
 def _all_rows(xy: NDArray[np.float32]) -> raster.Window:
     """Returns the window around all finite rows, with a margin."""
-    finite = xy[np.isfinite(xy).all(axis=1)].astype(float)
-    if not len(finite):
-        return (-1.0, 1.0), (-1.0, 1.0)
-    low, high = finite.min(axis=0), finite.max(axis=0)
-    (left, bottom), (right, top) = low - 0.04 * (high - low), high + 0.04 * (high - low)
-    return _ends(left, right), _ends(bottom, top)
+    ends = []
+    for values in xy.T if np.isfinite(xy).all() else xy[np.isfinite(xy).all(axis=1)].T:
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+        margin = 0.04 * (high - low)
+        ends.append(_ends(low - margin, high + margin))
+    return ends[0], ends[1]
 
 
 def _ends(one: float, other: float) -> tuple[float, float]:

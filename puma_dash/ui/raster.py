@@ -36,8 +36,8 @@ def diamond(radius: int) -> Shape:
 
 
 def grown(shape: Shape) -> Shape:
-    """Returns a shape with all pixels that touch it."""
-    return np.unique((shape[:, None] + disc(1)).reshape(-1, 2), axis=0)
+    """Returns a shape with all pixels at most two away."""
+    return np.unique((shape[:, None] + disc(2)).reshape(-1, 2), axis=0)
 
 
 def draw(

@@ -34,6 +34,7 @@ DIVERGING = ((0.0, HARMFUL), (0.5, NEUTRAL), (1.0, VALUABLE))
 
 BEFORE, AFTER = "#6F87A0", "#E67E00"
 REMOVED, UPWEIGHTED = "#CF2A2A", "#00A07A"
+LASSO = "#B02FC4"  # no row is drawn in it
 OUTLINE = "#7F8794"
 FAINT = "rgba(127, 135, 148, 0.25)"
 CLEAR = "rgba(0, 0, 0, 0)"
@@ -105,7 +106,7 @@ def canvas(title: str, *, height: int, subtitle: str = "") -> go.Figure:
             "xanchor": "left",
             "yref": "container",
             "automargin": True,
-            "pad": {"t": 10, "b": 10},
+            "pad": {"t": 10, "b": 6},
         },
         paper_bgcolor=CLEAR,
         plot_bgcolor=CLEAR,

@@ -1,9 +1,15 @@
 """What the charts say in words: how to read each one, and what it shows for those who cannot see it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PSI_SENTENCE = (
     "Criterion: lower is better. psi < 0: removing this row is predicted to improve it (harmful). "
@@ -51,8 +57,10 @@ def reliability_alt(
     before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike] | None = None, *, n: int
 ) -> str:
     """Returns the alternative text of the reliability diagram, with the widest gap of each series."""
-    text = f"Reliability diagram of {n:,} rows. {_widest_gap('Before' if after else 'Widest gap', before)}"
-    return text if after is None else f"{text} {_widest_gap('After', after)}"
+    text = f"Reliability diagram of {n:,} rows, widest gap"
+    if after is None:
+        return f"{text}: {_widest_gap(before)}."
+    return f"{text} before: {_widest_gap(before)}; after: {_widest_gap(after)}."
 
 
 def histogram_alt(psi: ArrayLike, selected: ArrayLike | None = None) -> str:
@@ -89,11 +97,72 @@ def class_alt(class_names: Sequence[str], before: ArrayLike, after: ArrayLike, r
     )
 
 
-def _widest_gap(label: str, bins: Mapping[str, ArrayLike]) -> str:
+def _widest_gap(bins: Mapping[str, ArrayLike]) -> str:
     """Returns where confidence and accuracy are furthest apart, in words."""
     filled = np.asarray(bins["count"]) > 0
     confidence, accuracy = (np.asarray(bins[key], dtype=float)[filled] for key in ("confidence", "accuracy"))
     if not filled.any():
-        return f"{label}: no rows."
+        return "no rows"
     at = np.argmax(np.abs(confidence - accuracy))
-    return f"{label}: accuracy {accuracy[at]:.2f} where confidence is {confidence[at]:.2f}."
+    return f"accuracy {accuracy[at]:.2f} where confidence is {confidence[at]:.2f}"
+
+
+# ------------------------------------------------------------------------------------------------- the pages
+
+
+METRICS = {
+    "accuracy": "Accuracy",
+    "nll": "NLL (nats)",
+    "brier": "Brier score",
+    "ece": "ECE (15 bins)",
+}
+HIGHER_IS_BETTER = {"accuracy"}
+
+
+def forecast_table(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Returns the refined forecast as a table to show."""
+    import pandas as pd
+
+    frame = pd.DataFrame(**metrics).round(4)
+    frame.insert(0, "metric", [METRICS[name] for name in frame.index])
+    return frame
+
+
+class Demo(NamedTuple):
+    """How a demo introduces itself."""
+
+    title: str
+    text: str
+    cost: str
+    button: str
+
+
+DEMOS = {
+    "digits": Demo(
+        "Handwritten digits",
+        "1 000 real images for training, 100 of them with a wrong label. Find the wrong ones, patch them away.",
+        "A 64-32-10 network, trained in about 3 s.",
+        "Try digits",
+    ),
+    "two-moons": Demo(
+        "Two moons",
+        "800 points in the plane, 80 of them with a wrong label. See calibration break and mend.",
+        "A 2-16-16-2 network, trained in about 2 s.",
+        "Try two moons",
+    ),
+    "radial": Demo(
+        "Radial clusters",
+        "Six clusters of two classes. Remove the influence of one; both classes hold elsewhere.",
+        "A 2-16-16-2 network, trained in about 1 s.",
+        "Try radial",
+    ),
+}
+CRITERIA = {
+    "cross_entropy": "cross-entropy",
+    "brier": "Brier score",
+}
+METHODS = {
+    "puma": "PUMA: remove, and re-weight other rows so that what must hold, holds",
+    "influence": "Naive influence removal: remove only",
+    "retrain": "Retrain from scratch: the exact answer, at the full cost",
+}

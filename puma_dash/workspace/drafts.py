@@ -73,6 +73,10 @@ class History:
 
     states: tuple[Draft, ...] = (Draft(),)
     at: int = 0
+    jobs: dict[str, str] = field(default_factory=dict)
+    """Task -> id of the last job started from this draft, so that a refresh or a second user finds it."""
+    patch: str = ""
+    """Cache key of the patch last computed from this draft."""
 
     @property
     def now(self) -> Draft:
@@ -82,7 +86,7 @@ class History:
     def then(self, draft: Draft) -> History:
         """The history after one more edit; what was undone is forgotten."""
         states = (*self.states[: self.at + 1], draft)[-UNDO_LIMIT:]
-        return History(states, len(states) - 1)
+        return replace(self, states=states, at=len(states) - 1)
 
     def undone(self) -> History:
         """One step back, where there is one."""
@@ -98,22 +102,29 @@ def new_id() -> str:
     return secrets.token_hex(8)
 
 
+def is_id(text: str) -> bool:
+    """Whether ``text``, which may come from a URL, has the form of a draft id."""
+    return _ID.fullmatch(text) is not None
+
+
 def load(root: Path, draft_id: str) -> History | None:
     """The draft of that id; None where it is malformed, unknown or unreadable."""
-    if not _ID.fullmatch(draft_id):
+    if not is_id(draft_id):
         return None
     try:
         data = json.loads((root / f"{draft_id}.json").read_text("utf-8"))
-        return History(tuple(_draft(state) for state in data["states"]), int(data["at"]))
+        states = tuple(_draft(state) for state in data["states"])
+        history = History(states, int(data["at"]), dict(data["jobs"]), str(data["patch"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return history if 0 <= history.at < len(states) else None
 
 
 def save(root: Path, draft_id: str, history: History) -> None:
     """Writes the draft, replacing the old one as a whole."""
     root.mkdir(parents=True, exist_ok=True)
     temporary = root / f".{draft_id}.{secrets.token_hex(4)}.tmp"
-    data = {"at": history.at, "states": [vars(state) for state in history.states]}
+    data = {**vars(history), "states": [vars(state) for state in history.states]}
     temporary.write_text(json.dumps(data), "utf-8")
     os.replace(temporary, root / f"{draft_id}.json")
 

@@ -7,9 +7,9 @@ page can read without importing torch. This module is imported by the worker onl
 from __future__ import annotations
 
 import copy
-import json
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -23,15 +23,18 @@ from puma_dash.core.embedding import Columns, Pca, resolve_embedding
 from puma_dash.core.engine import CancelEvent, Engine, Progress
 from puma_dash.core.evaluation.metrics import metrics
 from puma_dash.core.evaluation.reliability import reliability
-from puma_dash.core.types import Comparison, Patch, PatchPlan, Project, ProjectError
-from puma_dash.core.unlearning import UNLEARNERS
+from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.workspace.index import Index
 from puma_dash.workspace.ledger import Ledger
+from puma_dash.workspace.records import comparison_record, patch_record, plain, plan_of, table
 from puma_dash.workspace.store import Store, home, key
 
 DEFAULT_CRITERION = "cross_entropy"
 LARGEST_THUMBNAIL = 128
 MOST_CATEGORIES = 30
+
+# One core stays free for the pages.
+torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
 
 _open: dict[tuple[str, int | None], Project] = {}
 """The project the worker holds: its engine and its factors stay warm between jobs."""
@@ -123,7 +126,9 @@ def embed(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
 def forecast(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Predicts what a plan does to the validation split, before anything is changed."""
     project, _ = _opened(params, progress)
-    found = api.forecast(project, plan_of(params["plan"]), progress=within(progress, 0.2, 1), cancel=cancel)
+    found = api.forecast(
+        project, plan_of(read_plan(params["plan"])), progress=within(progress, 0.2, 1), cancel=cancel
+    )
     return {
         "criteria": found.criteria,
         "metrics": table(found.metrics),
@@ -135,14 +140,13 @@ def forecast(params: dict[str, Any], progress: Progress, cancel: CancelEvent) ->
 def patch(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Computes a patch and compares before and after on validation; nothing becomes current yet."""
     project, _ = _opened(params, progress)
-    name = key(
-        "patch", project.fingerprint, params["plan"], params["device"], params["seed"], puma_dash.__version__
-    )
+    plan = read_plan(params["plan"])
+    name = key("patch", project.fingerprint, plan, params["device"], params["seed"], puma_dash.__version__)
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         made = api.patch(
             project,
-            plan_of(params["plan"]),
+            plan_of(plan),
             device=params["device"],
             seed=params["seed"],
             progress=within(progress, 0.2, 0.8),
@@ -154,15 +158,8 @@ def patch(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
         info = {
             "source": params["source"],
             "version": params["version"],
-            "fingerprint": made.fingerprint,
-            "plan": params["plan"],
             "seed": params["seed"],
-            "strength": made.strength,
-            "seconds": made.seconds,
-            "predicted": made.predicted,
-            "measured": made.measured,
-            "diagnostics": plain(made.diagnostics),
-            "comparison": comparison_info(compared),
+            **patch_record(made, compared),
         }
         return {**state, "weights": made.weights}, info
 
@@ -178,19 +175,28 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
     if earlier is not None and earlier.kind == "accepted":
         return {"version": earlier.id}
     made = load_patch(project, params["patch"])
-    details: dict[str, Any] = {"plan": params["plan"], "fingerprint": project.fingerprint}
-    common: dict[str, Any] = {
-        "source": params["source"],
-        "parent": params["version"],
-        "patch": params["patch"],
-    }
+    details: dict[str, Any] = {"fingerprint": project.fingerprint}
+    common = {"source": params["source"], "parent": params["version"], "patch": params["patch"]}
     if project.test is not None:
         progress(0.4, 1, "Opening the test split")
         compared = api.compare(project, made, "test")
-        details["test"] = comparison_info(compared)
+        details["test"] = comparison_record(compared)
         ledger.append("test opened", details={}, **common)
     version = ledger.append("accepted", details=details, **common).id
     return {"version": version}
+
+
+def devices(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """Lists the CUDA devices of this machine by name, with their free memory in bytes."""
+    found = [
+        {
+            "id": f"cuda:{i}",
+            "name": torch.cuda.get_device_name(i),
+            "free": torch.cuda.mem_get_info(i)[0],
+        }
+        for i in range(torch.cuda.device_count())
+    ]
+    return {"devices": found}
 
 
 TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any]]] = {
@@ -200,6 +206,7 @@ TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any
     "forecast": forecast,
     "patch": patch,
     "accept": accept,
+    "devices": devices,
 }
 
 
@@ -246,14 +253,14 @@ def overview_of(
     return arrays, info
 
 
-def plan_of(data: dict[str, Any]) -> PatchPlan:
-    """The plan that a page wrote down as JSON."""
-    fields = dict(data)
-    name, options = fields.pop("method"), fields.pop("options", {})
-    if name not in UNLEARNERS:
-        raise ProjectError(f"expected one of the methods {', '.join(UNLEARNERS)}, but got {name!r}.")
-    upweight = {int(row): float(e) for row, e in fields.pop("upweight", {}).items()}
-    return PatchPlan(**fields, upweight=upweight, method=UNLEARNERS[name](**options))
+def read_plan(name: str) -> dict[str, Any]:
+    """The plan that a page put into the cache under that key."""
+    entry = _store().load(name)
+    if entry is None:
+        raise ProjectError(
+            "expected a plan in the cache, but it is not there any more; try marking the rows again."
+        )
+    return entry.info
 
 
 def load_patch(project: Project, name: str) -> Patch:
@@ -288,35 +295,6 @@ def load_patch(project: Project, name: str) -> Patch:
         fingerprint=info["fingerprint"],
         diagnostics=info["diagnostics"],
     )
-
-
-def comparison_info(compared: Comparison) -> dict[str, Any]:
-    """A comparison as JSON: its tables, and of the flips only the rows that changed sides."""
-    kinds = compared.flips["kind"]
-    return {
-        "split": compared.split,
-        "n": compared.n,
-        "metrics": table(compared.metrics),
-        "reliability": compared.reliability.to_dict("list"),
-        "flips": {
-            kind: int((kinds == kind).sum()) for kind in ("fixed", "broken", "kept right", "kept wrong")
-        },
-        "changed": table(compared.flips[kinds.isin(["fixed", "broken"])]),
-        "verdicts": table(compared.verdicts),
-        "per_class": table(compared.per_class),
-        "marked": table(compared.marked),
-        "diagnostics": plain(compared.diagnostics),
-    }
-
-
-def table(frame: pd.DataFrame) -> dict[str, Any]:
-    """A table as JSON; ``pd.DataFrame(**table)`` gives it back."""
-    return json.loads(frame.to_json(orient="split", double_precision=15))
-
-
-def plain(facts: dict[str, Any]) -> dict[str, Any]:
-    """``facts`` with only what JSON carries."""
-    return json.loads(json.dumps(facts, default=float))
 
 
 def within(progress: Progress, start: float, end: float) -> Progress:
@@ -369,19 +347,26 @@ def _images(inputs: torch.Tensor) -> np.ndarray | None:
     return images[:, 0] if len(shape) == 3 and shape[0] == 1 else images
 
 
-def _columns(frame: pd.DataFrame | None, arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+class _Column(TypedDict):
+    name: str
+    categories: list[str] | None
+
+
+def _columns(frame: pd.DataFrame | None, arrays: dict[str, np.ndarray]) -> list[_Column]:
     """Puts each column of ``frame`` into ``arrays``, as numbers or as codes, and describes it."""
-    described = []
-    for name in () if frame is None else frame.columns:
+    described: list[_Column] = []
+    if frame is None:
+        return described
+    for name in frame.columns:
         column = frame[name]
         few = column.nunique() <= MOST_CATEGORIES
         if pd.api.types.is_numeric_dtype(column) and not (few or pd.api.types.is_bool_dtype(column)):
             arrays[f"column.{name}"] = column.to_numpy(np.float32)
-            described.append({"name": str(name), "categories": None})
+            described.append(_Column(name=str(name), categories=None))
         elif few:
             codes, categories = pd.factorize(column, sort=True)
             arrays[f"column.{name}"] = codes.astype(np.int32)
-            described.append({"name": str(name), "categories": [str(c) for c in categories]})
+            described.append(_Column(name=str(name), categories=[str(c) for c in categories]))
     return described
 
 

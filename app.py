@@ -1,0 +1,85 @@
+"""Workspace, the first page: from nothing to a prepared project."""
+
+import streamlit as st
+
+from puma_dash.ui.bootstrap import bootstrap, escape
+from puma_dash.ui.panels import preparing
+from puma_dash.ui.state import Context, open_context, sources
+from puma_dash.ui.text import DEMOS, PSI_SENTENCE
+
+
+def main() -> None:
+    """Draws the page."""
+    here = bootstrap("Workspace")
+    st.title("PUMA Dash")
+    st.markdown(
+        "Find the training rows that make a model fail, patch their influence away without retraining, "
+        "and compare before and after."
+    )
+    if here is not None and here.overview is None:
+        preparing(here)
+        if here.job("prepare") is not None and not here.job("prepare").live:
+            choose()
+        return
+    if here is not None and st.session_state.pop("opening", False):
+        st.switch_page("pages/2_Explore.py", query_params=here.query)
+    if here is not None:
+        opened(here)
+    choose()
+
+
+def opened(here: Context) -> None:
+    """What is known of the open project, and the way on."""
+    info = here.overview.info
+    st.subheader(info["name"])
+    rows = info["rows"]
+    with st.container(border=True):
+        columns = st.columns(4)
+        columns[0].metric("Training rows", f"{rows['train']:,}")
+        columns[1].metric(
+            "Validation accuracy", f"{info['metrics']['accuracy']:.1%}", help=f"n = {rows['validation']:,}"
+        )
+        columns[2].metric("Validation NLL", f"{info['metrics']['nll']:.3f} nats")
+        columns[3].metric(
+            "Validation ECE", f"{info['metrics']['ece']:.3f}", help="15 equal-width bins, a fraction"
+        )
+        st.markdown(
+            f":material/check_circle: **Data** {rows['train']:,} training, {rows['validation']:,} "
+            f"validation, {rows['test']:,} test rows  \n"
+            f":material/check_circle: **Model** {escape(info['summary'])}, {info['parameters']:,} "
+            f"parameters, trained on {info['loss']} with weight decay {weight_decay(info['weight_decay'])}  \n"
+            ":material/check_circle: **Criterion** cross-entropy on validation  \n"
+            ":material/check_circle: **Prepared** predictions, psi of every training row, a map"
+        )
+        if st.button("Explore the training rows", type="primary", icon=":material/scatter_plot:"):
+            st.switch_page("pages/2_Explore.py", query_params=here.query)
+        st.caption(PSI_SENTENCE)
+
+
+def weight_decay(value: float | None) -> str:
+    """The weight decay as text."""
+    return "unknown (taken as 0)" if value is None else f"{value:g}"
+
+
+def choose() -> None:
+    """The projects this server can open."""
+    st.subheader("Open a project")
+    names = sources()
+    for column, source in zip(st.columns(max(3, len(names))), names, strict=False):
+        demo = DEMOS.get(source)
+        with column, st.container(border=True, height="stretch"):
+            st.markdown(f"**{demo.title if demo else escape(source)}**")
+            st.markdown(demo.text if demo else "The project this server was started with.")
+            st.caption(demo.cost if demo else "Loaded by your own code.")
+            label = demo.button if demo else "Open it"
+            if st.button(label, key=f"open-{source}", type="primary" if source == names[0] else "secondary"):
+                st.session_state["opening"] = True
+                open_context(source, None)
+                st.rerun()
+    st.caption(
+        "Your own model: write a function that returns `puma.Project(...)` and start with "
+        "`puma-dash serve module:function`."
+    )
+
+
+main()

@@ -1,0 +1,235 @@
+"""Explore: every training row on a map, coloured by its influence; lasso, mark, see the forecast."""
+
+import numpy as np
+import streamlit as st
+
+from puma_dash.ui import text
+from puma_dash.ui.bootstrap import bootstrap, escape
+from puma_dash.ui.explore import Rows, colourings, forecast_now, gallery, hover_texts
+from puma_dash.ui.gesture import MODES, combine, is_empty_gesture, rows_inside
+from puma_dash.ui.map import map_figure
+from puma_dash.ui.panels import chart, facts, job, ready, signed
+from puma_dash.ui.patching import plan_key, plan_of_draft
+from puma_dash.ui.state import Context
+from puma_dash.workspace.drafts import Draft
+
+EMBEDDINGS = {
+    "PCA of penultimate": {"embedding": "pca", "space": "penultimate"},
+    "PCA of inputs": {"embedding": "pca", "space": "inputs"},
+    "UMAP of penultimate": {"embedding": "umap", "space": "penultimate"},
+    "UMAP of inputs": {"embedding": "umap", "space": "inputs"},
+    "own columns": {"embedding": "columns"},
+}
+GALLERY_LIMIT = 60
+
+
+def main() -> None:
+    """Draws the page."""
+    here = ready(bootstrap("Explore"))
+    rows = Rows.of(here)
+    draft = here.draft()
+    st.title("Explore")
+    st.caption(text.PSI_SENTENCE)
+    left, right = st.columns([2.1, 1], gap="medium")
+    with left:
+        the_map(here, rows, draft)
+    with right:
+        tray(here, rows, draft)
+        st.divider()
+        forecast(here, rows, draft)
+    st.divider()
+    details(here, rows, draft)
+
+
+def the_map(here: Context, rows: Rows, draft: Draft) -> None:
+    """The map with its controls."""
+    mode_at, colour_at, embedding_at = st.columns([2.1, 1, 1], vertical_alignment="bottom")
+    mode = mode_at.segmented_control(
+        "Draw around rows to", MODES, default="replace", required=True, key="mode"
+    )
+    colours = colourings(here, rows)
+    colour = colour_at.selectbox("Colour by", list(colours), key="colour")
+    labels = [label for label in EMBEDDINGS if label != "own columns" or rows.flat]
+    label = embedding_at.selectbox(
+        "Map", sorted(labels, key=lambda label: label not in here.index.embeddings), key="map"
+    )
+    xy, axes = rows.coordinates(label)
+    if xy is None:
+        running = here.job("embed")
+        if running is None or (not running.live and running.params.get("label") != label):
+            here.start("embed", {**EMBEDDINGS[label], "label": label})
+        if job(here, "embed", f"Computing the map: {label}"):
+            here.forget("embed")
+            st.rerun()
+        return
+    chosen = colours[colour]
+    values, categories, title = chosen.load()
+    if values is None:
+        running = here.job("value")
+        if running is None or (not running.live and running.params.get("criterion") != chosen.criterion):
+            here.start("value", {"method": "psi", "criterion": chosen.criterion})
+        if job(here, "value", f"Computing {colour}"):
+            here.forget("value")
+            st.rerun()
+        return
+
+    selected = rows.mask(draft.selection) if draft.selection else None
+    removed, upweighted = rows.mask(draft.remove), rows.mask(tuple(draft.upweight))
+    figure = map_figure(
+        xy,
+        color=values,
+        categories=categories,
+        color_title=title,
+        title=f"{rows.n:,} training rows by {colour}",
+        x_title=axes[0],
+        y_title=axes[1],
+        selected=selected,
+        removed=removed,
+        upweighted=upweighted,
+        hover=hover_texts(rows) if rows.n <= 20_000 else None,
+    )
+    key = f"map-{st.session_state.get('gesture', 0)}"
+
+    def gestured() -> None:
+        event = st.session_state[key]["selection"]
+        st.session_state["gesture"] = st.session_state.get("gesture", 0) + 1
+        if is_empty_gesture(event):
+            return
+        inside = rows_inside(event, xy[:, 0], xy[:, 1])
+        if len(inside) == 0:
+            st.session_state["note"] = "That outline holds no rows; the selection is as it was."
+            return
+        now = combine(here.draft().selection, inside, mode)
+        here.edit(lambda draft: draft.selecting(now, f"{mode} {len(inside):,} rows drawn around"))
+
+    alt = text.map_alt(
+        rows.n,
+        colour,
+        selected=None if selected is None else int(selected.sum()),
+        removed=int(removed.sum()),
+        upweighted=int(upweighted.sum()),
+    )
+    read = text.READ_MAP_PSI if categories is None else text.READ_MAP_CATEGORIES
+    chart(figure, alt, read, key=key, on_select=gestured, selection_mode=["lasso", "box"])
+    if note := st.session_state.pop("note", None):
+        st.toast(note, icon=":material/info:")
+
+
+def tray(here: Context, rows: Rows, draft: Draft) -> None:
+    """What is selected, how to select by number, and what to do with it."""
+    counts = st.columns(3)
+    counts[0].metric("All rows", f"{rows.n:,}")
+    counts[1].metric("Selected", f"{len(draft.selection):,}")
+    counts[2].metric("Marked", f"{draft.marked:,}")
+    top_at, button_at = st.columns([1, 2], vertical_alignment="bottom")
+    k = top_at.number_input(
+        "How many of the most harmful", 1, rows.n, min(50, rows.n), key="top_k", label_visibility="collapsed"
+    )
+    if button_at.button(f"{k:,} most harmful", icon=":material/trending_down:", width="stretch"):
+        worst = np.argsort(rows.psi, kind="stable")[: int(k)]
+        here.edit(lambda draft: draft.selecting(worst, f"select the {k} most harmful"))
+        st.rerun()
+
+    history = here.history()
+    with st.container(horizontal=True):
+        if st.button("", icon=":material/undo:", key="undo", disabled=history.at == 0, help=f"Undo: {draft.action}", shortcut="Ctrl+Z"):
+            here.update(lambda history: history.undone())
+            st.rerun()
+        later = history.states[history.at + 1 :]
+        if st.button("", icon=":material/redo:", key="redo", disabled=not later, help=f"Redo: {later[0].action}" if later else "Nothing to redo", shortcut="Ctrl+Shift+Z"):
+            here.update(lambda history: history.redone())
+            st.rerun()
+        if st.button("Deselect", icon=":material/deselect:", disabled=not draft.selection):
+            here.edit(lambda draft: draft.selecting(np.empty(0, int), "deselect"))
+            st.rerun()
+
+    if not draft.selection:
+        st.info("Draw around rows on the map, or select the most harmful ones.")
+    else:
+        chosen = np.array(draft.selection)
+        psi = rows.psi[chosen]
+        labels, sizes = np.unique(rows.target[chosen], return_counts=True)
+        order = np.argsort(-sizes)[:5]
+        mix = ", ".join(f"{escape(rows.classes[labels[i]])}: {sizes[i]:,}" for i in order)
+        facts(
+            [
+                ("Mean psi", signed(psi.mean(), 3) + f", {np.mean(psi < 0):.0%} harmful"),
+                ("Labels", mix + (" and others" if len(labels) > 5 else "")),
+            ]
+        )
+    nothing = not draft.selection
+    if st.button("Mark remove", type="primary", icon=":material/delete:", disabled=nothing, width="stretch"):
+        here.edit(Draft.marking_remove)
+        st.rerun()
+    factor_at, up_at = st.columns([1, 1.4], vertical_alignment="bottom")
+    e = factor_at.number_input(
+        "Extra weight", 0.1, 10.0, 1.0, 0.5, key="extra", help="1 counts each row twice."
+    )
+    if up_at.button("Mark up-weight", icon=":material/arrow_upward:", disabled=nothing, width="stretch"):
+        here.edit(lambda draft: draft.marking_upweight(float(e)))
+        st.rerun()
+    marked = set(draft.remove) | set(draft.upweight)
+    if st.button("Unmark selected", disabled=not (marked & set(draft.selection)), width="stretch"):
+        here.edit(lambda draft: draft.unmarking(draft.selection))
+        st.rerun()
+
+
+def forecast(here: Context, rows: Rows, draft: Draft) -> None:
+    """The forecast of the marked rows: at once from psi, refined on request; then the way to the patch."""
+    st.subheader("Forecast")
+    if not draft.marked:
+        st.caption("Mark rows to see what patching them away is predicted to do.")
+        return
+    change = forecast_now(rows, draft)
+    st.metric(
+        "Validation cross-entropy, to first order",
+        f"{rows.value + change:.4f} nats",
+        f"{change:+.4f} nats",
+        delta_color="inverse",
+        help=f"From {rows.value:.4f}: the sum of psi over {draft.marked:,} marked rows, over n = {rows.n:,}.",
+    )
+    plan = plan_key(plan_of_draft(draft))
+    refined = here.job("forecast")
+    fresh = refined is not None and refined.params.get("plan") == plan
+    if fresh and job(here, "forecast", "Refining the forecast"):
+        table = text.forecast_table(refined.result["metrics"])
+        st.dataframe(table, hide_index=True)
+        st.caption(
+            f"Predicted on {refined.result['diagnostics']['n']:,} validation rows; "
+            f"{refined.result['flips']:,} of them change class."
+        )
+    elif not fresh and st.button("Refine", icon=":material/query_stats:", width="stretch"):
+        here.start("forecast", {"plan": plan})
+        st.rerun()
+    if st.button(
+        f"Patch {draft.marked:,} rows", type="primary", icon=":material/arrow_forward:", width="stretch"
+    ):
+        st.switch_page("pages/3_Patch.py", query_params=here.query)
+
+
+def details(here: Context, rows: Rows, draft: Draft) -> None:
+    """The selected rows, most harmful first."""
+    st.subheader("Selected rows")
+    if not draft.selection:
+        st.caption("Nothing is selected.")
+        return
+    chosen = np.array(draft.selection)
+    chosen = chosen[np.argsort(rows.psi[chosen], kind="stable")]
+    st.caption(
+        f"{min(len(chosen), GALLERY_LIMIT):,} shown of {len(chosen):,} selected of {rows.n:,}, "
+        "most harmful first."
+    )
+    frame, columns = gallery(rows, chosen[:GALLERY_LIMIT], draft)
+    st.dataframe(
+        frame, hide_index=True, column_config=columns, row_height=52 if rows.images is not None else None
+    )
+    st.download_button(
+        f"Export {len(chosen):,} row numbers",
+        "\n".join(["row", *map(str, sorted(draft.selection))]),
+        f"{here.source.replace(':', '-')}-selected.csv",
+        "text/csv",
+        icon=":material/download:",
+    )
+
+
+main()

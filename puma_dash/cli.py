@@ -1,0 +1,139 @@
+"""The command line: thin shells over the calls of the API."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from puma_dash._version import __version__
+
+APP = Path(__file__).resolve().parents[1] / "app.py"
+
+app = typer.Typer(
+    help="Find the training rows that make a model fail, patch their influence away, compare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Source = Annotated[str, typer.Argument(help="A demo (digits, two-moons, radial) or module:factory.")]
+Port = Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)]
+Criterion = Annotated[
+    str, typer.Option(help="What psi is about: cross_entropy, brier, ...; lower is better.")
+]
+Top = Annotated[int, typer.Option(help="How many rows to print or remove, most harmful first.", min=1)]
+
+
+@app.command()
+def serve(source: Source = "digits", port: Port = 8501) -> None:
+    """Opens a project in the browser."""
+    from puma_dash.ui.state import DEMO_SOURCES, SERVED
+
+    if source not in DEMO_SOURCES:
+        check(source)  # a wrong name is told here, not in the browser
+        os.environ[SERVED] = source
+        sys.path.insert(0, os.getcwd())
+        os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+    address = f"http://127.0.0.1:{port}/?project={source}"
+    typer.echo(f"PUMA Dash {__version__}: {address}")
+    os.chdir(APP.parent)
+    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
+    os.execv(sys.executable, command)
+
+
+@app.command()
+def demo(port: Port = 8501) -> None:
+    """Opens the handwritten digits in the browser."""
+    serve("digits", port)
+
+
+@app.command()
+def check(source: Source) -> None:
+    """Loads a project and says what it is, or what is wrong with it."""
+    project = _load(source)
+    rows = {name: len(getattr(project, name) or ()) for name in ("train", "validation", "test")}
+    _print(
+        {
+            "name": project.name,
+            "rows": rows,
+            "classes": list(project.class_names),
+            "fingerprint": project.fingerprint,
+        }
+    )
+
+
+@app.command()
+def value(source: Source, criterion: Criterion = "cross_entropy", top: Top = 20) -> None:
+    """Prints the most harmful training rows with their psi."""
+    import puma_dash as puma
+
+    found = puma.value(_load(source), criterion=criterion)
+    rows = found.harmful(top)
+    _print(
+        {
+            "criterion": found.criterion,
+            "diagnostics": found.diagnostics,
+            "rows": [{"row": int(row), "psi": float(found.scores[row])} for row in rows],
+        }
+    )
+
+
+@app.command()
+def patch(
+    source: Source,
+    output: Annotated[Path, typer.Option(help="Where the patched weights go (safetensors).")] = Path(
+        "patched.safetensors"
+    ),
+    criterion: Criterion = "cross_entropy",
+    top: Top = 50,
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML report there; opens the test split.")
+    ] = None,
+) -> None:
+    """Removes the influence of the most harmful rows, holding the criterion, and prints what came of it."""
+    import puma_dash as puma
+
+    project = _load(source)
+    rows = puma.value(project, criterion=criterion).harmful(top)
+    made = puma.patch(project, puma.PatchPlan(remove=tuple(rows.tolist()), hold=(criterion,)))
+    made.save(output)
+    compared = puma.compare(project, made, "validation")
+    if report is not None:
+        puma.report(project, made, report)
+    _print(
+        {
+            "removed": sorted(rows.tolist()),
+            "strength": made.strength,
+            "predicted": made.predicted,
+            "measured": made.measured,
+            "seconds": made.seconds,
+            "validation": compared.metrics.to_dict("index"),
+            "weights": str(output),
+        }
+    )
+
+
+def _load(source: str) -> Any:
+    sys.path.insert(0, os.getcwd())
+    import puma_dash as puma
+
+    return puma.load(source)
+
+
+def _print(found: dict[str, Any]) -> None:
+    typer.echo(json.dumps(found, indent=2, default=float))
+
+
+def main() -> None:
+    """Runs the command line; what a user can mend is one sentence and exit code 2, without a traceback."""
+    from puma_dash.core.types import ProjectError
+
+    try:
+        app()
+    except ProjectError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise SystemExit(2) from None

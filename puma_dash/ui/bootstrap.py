@@ -1,0 +1,47 @@
+"""The first line of every page: its title, its frame and the project it is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from puma_dash._version import __version__
+from puma_dash.ui.state import Context, context, jobs
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+PAGES = (
+    ("app.py", "Workspace", ":material/folder_open:"),
+    ("pages/2_Explore.py", "Explore", ":material/scatter_plot:"),
+    ("pages/3_Patch.py", "Patch", ":material/healing:"),
+    ("pages/4_Compare.py", "Compare", ":material/difference:"),
+)
+
+
+def bootstrap(title: str) -> Context | None:
+    """The context of the page called ``title``, after drawing its frame; may run any number of times."""
+    st.set_page_config(page_title=f"{title} · PUMA Dash", page_icon=str(ASSETS / "logo.svg"), layout="wide")
+    st.logo(str(ASSETS / "logo.svg"), size="large")
+    here = context()
+    jobs()
+    with st.sidebar:
+        for path, label, icon in PAGES:
+            st.page_link(path, label=label, icon=icon, query_params=here.query if here else None)
+        st.divider()
+        if here is None:
+            st.caption("No project is open.")
+        else:
+            overview = here.overview
+            name = overview.info["name"] if overview else here.source
+            version = "original" if here.version is None else f"version {here.version}"
+            st.markdown(f"**{escape(name)}**  \n{version}")
+            draft = here.draft()
+            if draft.marked:
+                st.caption(f"Draft: {len(draft.remove):,} to remove, {len(draft.upweight):,} to up-weight.")
+        st.caption(f"PUMA Dash {__version__}")
+    return here
+
+
+def escape(text: str) -> str:
+    """Text from data, safe inside Markdown."""
+    return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+-.!|~$:" else c for c in text)

@@ -1,0 +1,176 @@
+"""What the Explore page shows of the training rows: arrays from the cache, colours, hover texts, gallery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import streamlit as st
+
+from puma_dash.ui.raster import thumbnails
+from puma_dash.ui.state import Context, entry
+from puma_dash.ui.text import CRITERIA
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from puma_dash.workspace.drafts import Draft
+
+PSI = "psi/cross_entropy"
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The training rows of a prepared project, as the cache holds them.
+
+    Args:
+        here: which project.
+        psi: influence on validation cross-entropy (n,).
+        value: that criterion now.
+        target: labels (n,).
+        predicted: predicted classes (n,).
+        confidence: of the prediction (n,).
+        images: pictures (n, h, w) or (n, 3, h, w), or None.
+        classes: names.
+        columns: name -> (values or codes (n,), categories or None) of everything else known of a row.
+    """
+
+    here: Context
+    psi: np.ndarray
+    value: float
+    target: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    images: np.ndarray | None
+    classes: list[str]
+    columns: dict[str, tuple[np.ndarray, list[str] | None]]
+
+    @classmethod
+    def of(cls, here: Context) -> Rows:
+        """The rows of the project that is open."""
+        overview = here.overview
+        valued = entry(here.index.values.get(PSI, ""))
+        assert overview is not None
+        if valued is None:
+            st.error("The influence of the rows is not in the cache any more. Prepare the project again.")
+            if st.button("Prepare again"):
+                here.start("prepare", {})
+                st.switch_page("app.py", query_params=here.query)
+            st.stop()
+        assert valued is not None
+        arrays, info = overview.arrays, overview.info
+        return cls(
+            here,
+            valued.arrays["scores"],
+            valued.info["criterion_value"],
+            arrays["target"],
+            arrays["predicted"],
+            arrays["confidence"],
+            arrays.get("images"),
+            info["classes"],
+            {c["name"]: (arrays[f"column.{c['name']}"], c["categories"]) for c in info["columns"]},
+        )
+
+    @property
+    def n(self) -> int:
+        """Number of training rows."""
+        return len(self.psi)
+
+    @property
+    def flat(self) -> bool:
+        """Whether the inputs are plain vectors, so that two columns can be a map."""
+        overview = self.here.overview
+        return overview is not None and len(overview.info["inputs"]) == 1
+
+    def mask(self, rows: tuple[int, ...]) -> np.ndarray:
+        """Bool (n,): which rows are among ``rows``."""
+        mask = np.zeros(self.n, dtype=bool)
+        mask[[row for row in rows if row < self.n]] = True
+        return mask
+
+    def coordinates(self, label: str) -> tuple[np.ndarray | None, list[str]]:
+        """Coordinates (n, 2) of that map and its axis titles; None where it has not been computed."""
+        found = entry(self.here.index.embeddings.get(label, ""))
+        return (None, []) if found is None else (found.arrays["xy"], found.info["axes"])
+
+
+@dataclass(frozen=True)
+class Colouring:
+    """One way to colour the map; psi of a criterion may still have to be computed."""
+
+    rows: Rows
+    criterion: str | None = None
+    values: np.ndarray | None = None
+    categories: list[str] | None = None
+    title: str = "psi"
+
+    def load(self) -> tuple[np.ndarray | None, list[str] | None, str]:
+        """Values or codes (n,), their categories, and the title of the scale; None to be computed."""
+        if self.criterion is None:
+            return self.values, self.categories, self.title
+        found = entry(self.rows.here.index.values.get(f"psi/{self.criterion}", ""))
+        return (None if found is None else found.arrays["scores"]), None, "psi"
+
+
+def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
+    """Everything the map can be coloured by."""
+    found = {
+        f"psi of {label}": Colouring(rows, criterion=key)
+        for key, label in CRITERIA.items()
+    }
+    right = (rows.target == rows.predicted).astype(np.int32)
+    found["label"] = Colouring(rows, values=rows.target, categories=rows.classes, title="label")
+    found["prediction"] = Colouring(rows, values=rows.predicted, categories=rows.classes, title="prediction")
+    found["fit"] = Colouring(rows, values=right, categories=["misfit", "fits its label"], title="fit")
+    for name, (values, categories) in rows.columns.items():
+        if categories is not None:
+            found[name] = Colouring(rows, values=values, categories=categories, title=name)
+    return found
+
+
+def forecast_now(rows: Rows, draft: Draft) -> float:
+    """Predicted change of validation cross-entropy by the marks of ``draft``: -(1/n) sum_j e_j psi_j."""
+    removed = rows.psi[list(draft.remove)].sum()
+    upweighted = sum(e * rows.psi[row] for row, e in draft.upweight.items())
+    return float(removed - upweighted) / rows.n
+
+
+@st.cache_data(show_spinner=False, max_entries=8, hash_funcs={Rows: lambda rows: id(rows.psi)})
+def hover_texts(rows: Rows) -> list[str]:
+    """What to say of each row under the mouse."""
+    return [
+        f"row {i}\nlabel {rows.classes[t]}, predicted {rows.classes[p]} ({c:.0%})\npsi {s:+.3f}"
+        for i, (t, p, c, s) in enumerate(
+            zip(rows.target, rows.predicted, rows.confidence, rows.psi, strict=True)
+        )
+    ]
+
+
+def gallery(rows: Rows, chosen: np.ndarray, draft: Draft) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A table of the rows ``chosen``, with thumbnails where they are pictures, and how to show its columns."""
+    import pandas as pd
+
+    removed, upweighted = set(draft.remove), draft.upweight
+    data: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
+    if rows.images is not None:
+        data["image"] = thumbnails(rows.images[chosen])
+        columns["image"] = st.column_config.ImageColumn("Image", width="small")
+    data["row"] = chosen
+    data["psi"] = rows.psi[chosen]
+    data["label"] = [rows.classes[k] for k in rows.target[chosen]]
+    data["prediction"] = [rows.classes[k] for k in rows.predicted[chosen]]
+    data["confidence"] = rows.confidence[chosen]
+    data["mark"] = [
+        "remove" if row in removed else f"weight {1 + upweighted[row]:g}" if row in upweighted else ""
+        for row in chosen.tolist()
+    ]
+    for name, (values, categories) in rows.columns.items():
+        shown = values[chosen]
+        data[name] = shown if categories is None else [categories[k] if k >= 0 else "" for k in shown]
+    columns["psi"] = st.column_config.NumberColumn("psi", format="%.3f")
+    columns["confidence"] = st.column_config.ProgressColumn(
+        "confidence", format="percent", min_value=0.0, max_value=1.0
+    )
+    return pd.DataFrame(data), columns

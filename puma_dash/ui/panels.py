@@ -1,0 +1,122 @@
+"""Parts of a screen that several pages share: a running job, an empty page, a table of changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from puma_dash.ui.state import Context, jobs
+from puma_dash.workspace.jobs import JobState
+
+POLL_SECONDS = 0.5
+VERDICTS = {
+    "pass": ":material/check_circle: pass",
+    "fail": ":material/cancel: fail",
+    "inconclusive": ":material/help: inconclusive",
+}
+
+
+def no_project() -> None:
+    """Says that nothing is open, and offers the demo; then stops the page."""
+    st.info("No project is open yet. The demo shows the whole path on real handwritten digits.")
+    if st.button("Try digits", type="primary", icon=":material/play_arrow:"):
+        st.switch_page("app.py", query_params={"project": "digits"})
+    st.page_link("app.py", label="Or choose another project")
+    st.stop()
+
+
+def ready(here: Context | None) -> Context:
+    """The context, once its project is prepared; until then this draws the progress and stops the page."""
+    if here is None:
+        no_project()
+    assert here is not None
+    if here.overview is None:
+        preparing(here)
+        st.stop()
+    return here
+
+
+def preparing(here: Context) -> None:
+    """The job that prepares a project: started where it was not, shown while it runs."""
+    state = here.job("prepare")
+    if state is None or (state.status == "done" and here.overview is None):
+        here.start("prepare", {})
+    job(here, "prepare", "Preparing the project: predictions, psi of every training row, a map")
+
+
+def job(here: Context, task: str, title: str) -> bool:
+    """Draws the last job of that kind while it runs or after it failed; True once it is done.
+
+    While it runs only this block is drawn again, twice a second; the page follows when it ends.
+    """
+    state = here.job(task)
+    if state is None:
+        return False
+    if state.live:
+        _running(state.id, title)
+        return False
+    if state.status == "done":
+        return True
+    _ended_badly(here, task, state)
+    return False
+
+
+@st.fragment(run_every=POLL_SECONDS)
+def _running(job_id: str, title: str) -> None:
+    state = jobs().state(job_id)
+    if state is None or not state.live:
+        st.rerun()
+        return
+    with st.container(border=True):
+        st.markdown(f"**{title}**")
+        if state.status == "queued":
+            waiting = jobs().position(job_id)
+            st.progress(0.0, "Waiting for the worker" + (f", {waiting} before this" if waiting else ""))
+        else:
+            left = "" if state.seconds_left is None else f", about {duration(state.seconds_left)} left"
+            st.progress(state.fraction, f"{state.message} ({duration(state.seconds)} so far{left})")
+        if st.button("Cancel", key=f"cancel-{job_id}", icon=":material/stop_circle:"):
+            jobs().cancel(job_id)
+
+
+def _ended_badly(here: Context, task: str, state: JobState) -> None:
+    if state.status == "cancelled":
+        st.warning("Cancelled. Nothing was changed; your selection and marks are as they were.")
+    else:
+        st.error(state.error or "It ended without saying why.")
+        st.caption("Nothing is lost: your selection and marks are as they were.")
+    if st.button("Try again", key=f"again-{state.id}", icon=":material/refresh:"):
+        here.start(task, {k: v for k, v in state.params.items() if k not in here.where})
+        st.rerun()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """A change with its sign and a real minus."""
+    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def chart(figure: Any, alt: str, read: str, *, key: str, **options: Any) -> None:
+    """A Plotly figure with its alternative text and, below it, the line that says how to read it."""
+    st.plotly_chart(figure, key=key, alt=alt, config={"displaylogo": False}, **options)
+    st.caption(read)
+
+
+def facts(pairs: list[tuple[str, str]]) -> None:
+    """Name and value of each fact, one per line."""
+    st.markdown("  \n".join(f"**{name}** {value}" for name, value in pairs))
+
+
+def undoable(here: Context, change: Callable[[Any], Any]) -> Callable[[], None]:
+    """A callback that edits the draft."""
+    return lambda: here.edit(change)

@@ -1,0 +1,65 @@
+"""From a draft to a plan: what the Patch page asks for, as the worker will read it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from puma_dash.ui.explore import Rows
+from puma_dash.workspace.drafts import Draft
+from puma_dash.workspace.store import Store, home, key
+
+LARGE_SHARE = 0.05
+DEFAULTS: dict[str, Any] = {
+    "hold": ["cross_entropy"],
+    "tolerance": {},
+    "method": "puma",
+    "strength": 1.0,
+    "options": {},
+}
+
+
+def plan_of_draft(draft: Draft, **settings: Any) -> dict[str, Any]:
+    """The marks of ``draft`` and how to patch them, as JSON."""
+    marks = {"remove": list(draft.remove), "upweight": {str(row): e for row, e in draft.upweight.items()}}
+    return {**marks, **DEFAULTS, **settings}
+
+
+def plan_key(plan: dict[str, Any]) -> str:
+    """The key under which the worker finds ``plan``, so that job files stay small."""
+    name = key("plan", plan)
+    Store(home() / "cache").fetch(name, lambda: ({}, plan))
+    return name
+
+
+def warnings(rows: Rows, draft: Draft) -> list[str]:
+    """What a careful colleague would say before this draft is patched."""
+    found = []
+    total, gone = Counter(rows.target.tolist()), Counter(rows.target[list(draft.remove)].tolist())
+    for label, count in sorted(gone.items()):
+        share = count / total[label]
+        if share == 1:
+            found.append(f"Every row of class {rows.classes[label]} is marked to go: that cannot be patched.")
+        elif share > LARGE_SHARE:
+            found.append(
+                f"{share:.0%} of class {rows.classes[label]} ({count:,} of {total[label]:,} rows) is removed; "
+                "linear forecasts of large groups overstate or understate the true change."
+            )
+    valuable = int((rows.psi[list(draft.remove)] > 0).sum())
+    if valuable:
+        found.append(
+            f"{valuable:,} of the rows to remove are valuable (psi > 0): removing them is predicted to harm "
+            "validation cross-entropy, and other rows will be up-weighted to compensate."
+        )
+    return found
+
+
+def headline(draft: Draft, method: str) -> str:
+    """What the button does."""
+    parts = []
+    if draft.remove:
+        parts.append(f"remove {len(draft.remove):,}")
+    if draft.upweight:
+        parts.append(f"up-weight {len(draft.upweight):,}")
+    verb = "Retrain" if method == "retrain" else "Patch"
+    return f"{verb}: {', '.join(parts)}"

@@ -1,0 +1,152 @@
+"""What the pages remember, and where: the URL and the disk hold everything that a refresh must not lose.
+
+The URL names project, version and draft; the draft on disk holds selection, marks, jobs and patch. The session
+only repeats what the URL says, because a click in the page menu drops the URL's parameters.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import streamlit as st
+
+from puma_dash.workspace import drafts
+from puma_dash.workspace.drafts import Draft, History
+from puma_dash.workspace.index import Index
+from puma_dash.workspace.jobs import Jobs, JobState
+from puma_dash.workspace.ledger import Ledger
+from puma_dash.workspace.store import Entry, Store, home
+
+SERVED = "PUMA_DASH_PROJECT"
+"""Environment variable with the module:factory that the server was started with."""
+DEMO_SOURCES = ("digits", "two-moons", "radial")
+
+
+@st.cache_resource(show_spinner=False)
+def jobs() -> Jobs:
+    """The server's queue of background work, its worker already starting."""
+    queue = Jobs(home() / "jobs")
+    queue.warm()
+    return queue
+
+
+@st.cache_resource(show_spinner=False)
+def ledger() -> Ledger:
+    """The server's ledger."""
+    return Ledger(home())
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _entry(key: str) -> Entry:
+    found = Store(home() / "cache").load(key)
+    if found is None:
+        raise LookupError(key)
+    return found
+
+
+def entry(key: str) -> Entry | None:
+    """The cache entry of that key, or None; entries never change, so all users share one copy in memory."""
+    try:
+        return _entry(key)
+    except LookupError:  # not remembered: it may be computed later
+        return None
+
+
+def sources() -> tuple[str, ...]:
+    """What this server may open: the demos, and what it was started with. URLs cannot name anything else."""
+    served = os.environ.get(SERVED)
+    return (*((served,) if served and served not in DEMO_SOURCES else ()), *DEMO_SOURCES)
+
+
+@dataclass(frozen=True)
+class Context:
+    """The project, version and draft that a page is about.
+
+    Args:
+        source: what the project was loaded from.
+        version: ledger entry of the current version; None for the original.
+        draft_id: of the draft in the URL.
+        index: what has been computed for this version.
+    """
+
+    source: str
+    version: int | None
+    draft_id: str
+    index: Index
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """The parameters that every task takes."""
+        return {"source": self.source, "version": self.version}
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The URL parameters of this context."""
+        version = {} if self.version is None else {"version": str(self.version)}
+        return {"project": self.source, **version, "draft": self.draft_id}
+
+    @property
+    def overview(self) -> Entry | None:
+        """The prepared overview, or None before it is there."""
+        return entry(self.index.overview) if self.index.overview else None
+
+    def history(self) -> History:
+        """The draft as it is on disk now."""
+        return drafts.load(home() / "drafts", self.draft_id) or History()
+
+    def draft(self) -> Draft:
+        """The present state of the draft."""
+        return self.history().now
+
+    def update(self, change: Callable[[History], History]) -> None:
+        """Changes the draft on disk."""
+        drafts.save(home() / "drafts", self.draft_id, change(self.history()))
+
+    def edit(self, change: Callable[[Draft], Draft]) -> None:
+        """One undoable edit of the draft; an edit that changes nothing leaves no trace."""
+        before = self.draft()
+        after = change(before)
+        if replace(after, action="") != replace(before, action=""):
+            self.update(lambda history: history.then(after))
+
+    def start(self, task: str, params: dict[str, Any]) -> None:
+        """Starts a background job and notes it in the draft."""
+        job = jobs().submit(task, {**self.where, **params})
+        self.update(lambda history: replace(history, jobs={**history.jobs, task: job}))
+
+    def job(self, task: str) -> JobState | None:
+        """The last job of that kind started from this draft."""
+        job_id = self.history().jobs.get(task)
+        return jobs().state(job_id) if job_id else None
+
+    def forget(self, task: str) -> None:
+        """Puts a finished job out of sight."""
+        known = {name: job for name, job in self.history().jobs.items() if name != task}
+        self.update(lambda history: replace(history, jobs=known))
+
+
+def context() -> Context | None:
+    """The project in the URL, else the one of this session, else None."""
+    asked = st.query_params.get("project") or st.session_state.get("project")
+    if asked not in sources():
+        return None
+    same = asked == st.session_state.get("project")
+    version = st.query_params.get("version")
+    if version is None and same and "project" not in st.query_params:
+        version = st.session_state.get("version")
+    draft_id = st.query_params.get("draft") or (st.session_state.get("draft") if same else None)
+    known = draft_id is not None and drafts.is_id(draft_id)
+    number = int(version) if version is not None and str(version).isdecimal() else None
+    return open_context(asked, number, draft_id if known else None)
+
+
+def open_context(source: str, version: int | None, draft_id: str | None = None) -> Context:
+    """The context of that version, from now on in the session and in the URL."""
+    found = Context(source, version, draft_id or drafts.new_id(), Index.of(home(), source, version))
+    st.session_state.update(project=source, version=version, draft=found.draft_id)
+    if st.query_params.to_dict() != found.query:
+        st.query_params.from_dict(found.query)
+    return found
