@@ -47,7 +47,8 @@ def opened(here: Context) -> None:
             f":material/check_circle: **Data** {rows['train']:,} training, {rows['validation']:,} "
             f"validation, {rows['test']:,} test rows  \n"
             f":material/check_circle: **Model** {escape(info['summary'])}, {info['parameters']:,} "
-            f"parameters, trained on {info['loss']} with weight decay {weight_decay(info['weight_decay'])}  \n"
+            f"parameters, trained on {info['loss']} with weight decay "
+            f"{weight_decay(info['weight_decay'])}  \n"
             ":material/check_circle: **Criterion** cross-entropy on validation  \n"
             ":material/check_circle: **Prepared** predictions, psi of every training row, a map"
         )

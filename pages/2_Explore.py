@@ -131,17 +131,31 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
         st.rerun()
 
     history = here.history()
-    with st.container(horizontal=True):
-        if st.button("", icon=":material/undo:", key="undo", disabled=history.at == 0, help=f"Undo: {draft.action}", shortcut="Ctrl+Z"):
-            here.update(lambda history: history.undone())
-            st.rerun()
-        later = history.states[history.at + 1 :]
-        if st.button("", icon=":material/redo:", key="redo", disabled=not later, help=f"Redo: {later[0].action}" if later else "Nothing to redo", shortcut="Ctrl+Shift+Z"):
-            here.update(lambda history: history.redone())
-            st.rerun()
-        if st.button("Deselect", icon=":material/deselect:", disabled=not draft.selection):
-            here.edit(lambda draft: draft.selecting(np.empty(0, int), "deselect"))
-            st.rerun()
+    later = history.states[history.at + 1 :]
+    undo, redo, deselect = st.columns([1, 1, 2])
+    if undo.button(
+        "",
+        icon=":material/undo:",
+        key="undo",
+        width="stretch",
+        disabled=history.at == 0,
+        help=f"Undo: {draft.action}" if history.at else "Nothing to undo",
+    ):
+        here.update(lambda history: history.undone())
+        st.rerun()
+    if redo.button(
+        "",
+        icon=":material/redo:",
+        key="redo",
+        width="stretch",
+        disabled=not later,
+        help=f"Redo: {later[0].action}" if later else "Nothing to redo",
+    ):
+        here.update(lambda history: history.redone())
+        st.rerun()
+    if deselect.button("Deselect", icon=":material/deselect:", disabled=not draft.selection, width="stretch"):
+        here.edit(lambda draft: draft.selecting(np.empty(0, int), "deselect"))
+        st.rerun()
 
     if not draft.selection:
         st.info("Draw around rows on the map, or select the most harmful ones.")

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from puma_dash.ui import text
-from puma_dash.ui.bootstrap import bootstrap
+from puma_dash.ui.bootstrap import bootstrap, escape
 from puma_dash.ui.compare import (
     Record,
     binned,
@@ -40,6 +40,13 @@ def main() -> None:
         st.rerun()
     st.markdown(f"#### {flips_sentence(record.validation)}")
     st.caption(patch_sentence(record.info))
+    if record.info["strength"] == 0:
+        binding = record.info["diagnostics"].get("binding")
+        st.error(
+            f"Nothing was applied: at every strength tried, {escape(str(binding))} would have got worse than "
+            "allowed. Adjust the tolerance, or mark other rows.",
+            icon=":material/block:",
+        )
     decide(here, record, decision)
     comparison = record.validation
     if decision is not None and decision.kind == "accepted" and "test" in decision.details:
@@ -77,13 +84,15 @@ def decide(here: Context, record: Record, decision) -> None:
     if decision is not None:
         st.warning(f"Discarded by {decision.who}. The model is as it was.", icon=":material/block:")
     accept, discard, adjust = st.columns(3)
-    busy = here.job("accept") is not None and here.job("accept").live
+    running = here.job("accept")
+    busy = running is not None and running.live
+    nothing = record.info["strength"] == 0
     if accept.button(
         "Accept",
         type="primary",
         icon=":material/check:",
         width="stretch",
-        disabled=busy,
+        disabled=busy or nothing,
         help="Makes the patched model the current version and opens the test split once.",
     ):
         here.start("accept", {"patch": record.key})

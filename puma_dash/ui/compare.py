@@ -47,9 +47,9 @@ class Record:
             ratio = measured / predicted if predicted else float("inf")
             if not low <= ratio <= high and max(abs(measured), abs(predicted)) > 1e-6:
                 found.append(
-                    f"{name}: measured {signed(measured)} is {ratio:.2g} times the predicted {signed(predicted)}, "
-                    "outside 0.5 to 2. The straight-line forecast does not hold for this patch; "
-                    "trust what was measured."
+                    f"{name}: measured {signed(measured)} is {ratio:.2g} times the predicted "
+                    f"{signed(predicted)}, outside 0.5 to 2. The straight-line forecast does not hold for "
+                    "this patch; trust what was measured."
                 )
         return found
 

@@ -1,4 +1,4 @@
-"""What the Explore page shows of the training rows: arrays from the cache, colours, hover texts, gallery."""
+"""What the Explore page shows of the training rows: arrays, colours, hover texts, gallery."""
 
 from __future__ import annotations
 
@@ -73,6 +73,12 @@ class Rows:
         )
 
     @property
+    def key(self) -> str:
+        """What the rows were read from."""
+        index = self.here.index
+        return f"{index.overview}/{index.values[PSI]}"
+
+    @property
     def n(self) -> int:
         """Number of training rows."""
         return len(self.psi)
@@ -106,7 +112,7 @@ class Colouring:
     title: str = "psi"
 
     def load(self) -> tuple[np.ndarray | None, list[str] | None, str]:
-        """Values or codes (n,), their categories, and the title of the scale; None to be computed."""
+        """Values or codes (n,), their categories, title of the scale; no values where not computed."""
         if self.criterion is None:
             return self.values, self.categories, self.title
         found = entry(self.rows.here.index.values.get(f"psi/{self.criterion}", ""))
@@ -115,10 +121,7 @@ class Colouring:
 
 def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
     """Everything the map can be coloured by."""
-    found = {
-        f"psi of {label}": Colouring(rows, criterion=key)
-        for key, label in CRITERIA.items()
-    }
+    found = {f"psi of {label}": Colouring(rows, criterion=key) for key, label in CRITERIA.items()}
     right = (rows.target == rows.predicted).astype(np.int32)
     found["label"] = Colouring(rows, values=rows.target, categories=rows.classes, title="label")
     found["prediction"] = Colouring(rows, values=rows.predicted, categories=rows.classes, title="prediction")
@@ -136,7 +139,7 @@ def forecast_now(rows: Rows, draft: Draft) -> float:
     return float(removed - upweighted) / rows.n
 
 
-@st.cache_data(show_spinner=False, max_entries=8, hash_funcs={Rows: lambda rows: id(rows.psi)})
+@st.cache_data(show_spinner=False, max_entries=8, hash_funcs={Rows: lambda rows: rows.key})
 def hover_texts(rows: Rows) -> list[str]:
     """What to say of each row under the mouse."""
     return [
@@ -148,7 +151,7 @@ def hover_texts(rows: Rows) -> list[str]:
 
 
 def gallery(rows: Rows, chosen: np.ndarray, draft: Draft) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A table of the rows ``chosen``, with thumbnails where they are pictures, and how to show its columns."""
+    """A table of the rows ``chosen``, with thumbnails of pictures, and how to show its columns."""
     import pandas as pd
 
     removed, upweighted = set(draft.remove), draft.upweight

@@ -38,6 +38,7 @@ __all__ = [
     "thumbnails",
 ]
 
+NO_BOX = "<extra></extra>"  # Plotly's second hover box, white on every page
 BINS = 60  # even, so that 0 is an edge and no bin mixes harmful and valuable rows
 
 
@@ -80,7 +81,9 @@ def reliability_figure(
             name=name,
             line={"color": color, "width": 2.5, "dash": dash},
             marker={"color": color, "size": 9, "symbol": symbol, "line": {"color": color, "width": 2}},
-            hovertemplate="%{customdata:,} rows<br>confidence %{x:.3f}<br>accuracy %{y:.3f}",
+            hovertemplate="<br>".join(
+                (f"{name}, %{{customdata:,}} rows", "confidence %{x:.3f}", f"accuracy %{{y:.3f}}{NO_BOX}")
+            ),
         )
     for name, bins, color, *_ in reversed(series):  # an outline on top of a filled bar shows both counts
         outlined = name == "before" and after is not None
@@ -100,7 +103,7 @@ def reliability_figure(
             textposition="outside",
             textangle=0,
             cliponaxis=False,
-            hovertemplate="%{y:,} rows",
+            hovertemplate=f"{name}, %{{y:,}} rows{NO_BOX}",
         )
     figure.update_xaxes(
         title_text="confidence (predicted probability of the predicted class)",
@@ -146,7 +149,7 @@ def histogram_figure(psi: ArrayLike, selected: ArrayLike | None = None, *, title
     for name, rows in groups.items():
         counts, _ = np.histogram(np.clip(values[rows], -limit, limit), edges)
         most = max(most, counts.max())
-        opacity = 0.35 if name == "all rows" and selected is not None else 0.9
+        opacity = 0.35 if name == "all rows" and selected is not None else 1
         figure.add_bar(
             x=floats(middles),
             y=floats(counts),
@@ -154,7 +157,7 @@ def histogram_figure(psi: ArrayLike, selected: ArrayLike | None = None, *, title
             showlegend=False,
             name=name,
             marker={"color": [HARMFUL if middle < 0 else VALUABLE for middle in middles], "opacity": opacity},
-            hovertemplate="psi %{x:.2g}<br>%{y:,} rows",
+            hovertemplate=f"psi %{{x:.2g}}<br>{name}: %{{y:,}}{NO_BOX}",
         )
         swatch = {"symbol": "square", "size": 12, "color": OUTLINE, "opacity": opacity}
         figure.add_trace(legend_key(f"{name} ({rows.sum():,})", swatch))
@@ -184,7 +187,7 @@ def predicted_measured_figure(
     _dumbbells(figure, names, shares[:, 0], shares[:, 1], labels=("predicted", "measured"))
     figure.update_traces({"customdata": values[:, 0]}, {"name": "predicted"})
     figure.update_traces({"customdata": values[:, 1]}, {"name": "measured"})
-    figure.update_traces(hovertemplate="%{customdata:+.3g}")
+    figure.update_traces(hovertemplate=f"%{{customdata:+.3g}}{NO_BOX}")
     figure.add_vline(0, line={"color": OUTLINE, "width": 1.5})
     for shift, heading, column in ((88, "predicted", values[:, 0]), (168, "measured", values[:, 1])):
         for row, text in enumerate([heading, *map(_signed, column)], start=-1):
@@ -214,7 +217,7 @@ def class_figure(
     """
     figure = canvas(title, height=150 + 28 * len(class_names))
     _dumbbells(figure, class_names, floats(before), floats(after), labels=("before", "after"))
-    figure.update_traces(hovertemplate="%{x:.1%}")
+    figure.update_traces(hovertemplate=f"%{{x:.1%}}{NO_BOX}")
     return figure.update_xaxes(title_text=plain(x_title, 80), tickformat=".0%", showgrid=True)
 
 

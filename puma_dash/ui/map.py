@@ -224,11 +224,14 @@ def _points(
     if hover is not None:
         rows.hovertext = [paragraph(str(hover[row]), 60) for row in order]
         rows.hovertemplate = "%{hovertext}<extra></extra>"
-    return [rows] + [
-        go.Scattergl(x=xy[mark.rows, 0], y=xy[mark.rows, 1], marker=mark.marker, hoverinfo="skip", **style)
-        for mark in marks
-        if len(mark.rows)
-    ]
+    traces = [rows]
+    for mark in marks:
+        if len(mark.rows):
+            size = np.interp(np.log10(len(mark.rows)), [2.3, 4], [11, 5])
+            x, y = xy[mark.rows].T
+            marker = {**mark.marker, "size": size}
+            traces.append(go.Scattergl(x=floats(x), y=floats(y), marker=marker, hoverinfo="skip", **style))
+    return traces
 
 
 def _picture(

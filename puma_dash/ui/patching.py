@@ -36,15 +36,22 @@ def warnings(rows: Rows, draft: Draft) -> list[str]:
     """What a careful colleague would say before this draft is patched."""
     found = []
     total, gone = Counter(rows.target.tolist()), Counter(rows.target[list(draft.remove)].tolist())
-    for label, count in sorted(gone.items()):
-        share = count / total[label]
-        if share == 1:
-            found.append(f"Every row of class {rows.classes[label]} is marked to go: that cannot be patched.")
-        elif share > LARGE_SHARE:
-            found.append(
-                f"{share:.0%} of class {rows.classes[label]} ({count:,} of {total[label]:,} rows) is removed; "
-                "linear forecasts of large groups overstate or understate the true change."
-            )
+    shares = {label: count / total[label] for label, count in gone.items()}
+    empty = [rows.classes[label] for label, share in sorted(shares.items()) if share == 1]
+    if empty:
+        found.append(
+            f"Every row of {', '.join(empty)} is marked to go: a whole class cannot be patched away."
+        )
+    large = [
+        f"{rows.classes[label]} ({share:.0%})"
+        for label, share in sorted(shares.items())
+        if share > LARGE_SHARE
+    ]
+    if large:
+        found.append(
+            f"More than {LARGE_SHARE:.0%} is removed of class {', '.join(large)}. For groups this large the "
+            "straight-line forecast is rough: look at what is measured."
+        )
     valuable = int((rows.psi[list(draft.remove)] > 0).sum())
     if valuable:
         found.append(

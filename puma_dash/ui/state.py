@@ -1,7 +1,7 @@
 """What the pages remember, and where: the URL and the disk hold everything that a refresh must not lose.
 
-The URL names project, version and draft; the draft on disk holds selection, marks, jobs and patch. The session
-only repeats what the URL says, because a click in the page menu drops the URL's parameters.
+The URL names project, version and draft; the draft on disk holds selection, marks, jobs and patch. The
+session only repeats what the URL says, because a click in the page menu may drop the URL's parameters.
 """
 
 from __future__ import annotations

@@ -96,21 +96,24 @@ def canvas(title: str, *, height: int, subtitle: str = "") -> go.Figure:
         subtitle: How many rows it rests on.
     """
     figure = go.Figure()
+    title = paragraph(title, 60)
+    lines = title.count("<br>") + 1  # Plotly's own automargin cuts off all but the last
     figure.update_layout(
         template=go.layout.Template(),  # else the figure depends on whether streamlit was imported
         height=height,
         title={
-            "text": paragraph(title, 60),
+            "text": title,
             "subtitle": {"text": paragraph(subtitle, 90)},
             "x": 0,
             "xanchor": "left",
+            "y": 1,
+            "yanchor": "top",
             "yref": "container",
-            "automargin": True,
-            "pad": {"t": 10, "b": 6},
+            "pad": {"t": 6 + 8 * lines},
         },
         paper_bgcolor=CLEAR,
         plot_bgcolor=CLEAR,
-        margin={"l": 8, "r": 8, "t": 48, "b": 8},
+        margin={"l": 8, "r": 8, "t": 26 + 22 * lines + (20 if subtitle else 0), "b": 8},
         legend={
             "orientation": "h",
             "x": 0,
@@ -125,5 +128,12 @@ def canvas(title: str, *, height: int, subtitle: str = "") -> go.Figure:
         modebar={"bgcolor": CLEAR, "color": OUTLINE, "activecolor": VALUABLE},
         dragmode=False,
     )
-    axis = {"showgrid": False, "gridcolor": FAINT, "zeroline": False, "linecolor": FAINT, "fixedrange": True}
+    axis = {
+        "showgrid": False,
+        "gridcolor": FAINT,
+        "zeroline": False,
+        "linecolor": FAINT,
+        "fixedrange": True,
+        "exponentformat": "power",
+    }
     return figure.update_xaxes(axis, title_standoff=8).update_yaxes(axis, title_standoff=8)

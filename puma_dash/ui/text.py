@@ -140,7 +140,7 @@ class Demo(NamedTuple):
 DEMOS = {
     "digits": Demo(
         "Handwritten digits",
-        "1 000 real images for training, 100 of them with a wrong label. Find the wrong ones, patch them away.",
+        "1 000 real images to train on, 100 of them with a wrong label. Find those, patch them away.",
         "A 64-32-10 network, trained in about 3 s.",
         "Try digits",
     ),

@@ -101,7 +101,9 @@ def test_value(built):
     np.testing.assert_allclose(scores, reference.psi(damping=0.1), rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("curvature", [puma.ConjugateGradient(damping=0.1, tolerance=1e-10), puma.Dense(damping=0.1)])
+@pytest.mark.parametrize(
+    "curvature", [puma.ConjugateGradient(damping=0.1, tolerance=1e-10), puma.Dense(damping=0.1)]
+)
 def test_patch(built, curvature, tmp_path):
     from safetensors.torch import load_file
 
@@ -144,6 +146,8 @@ def test_retraining_starts_from_fresh_weights_but_keeps_what_was_frozen():
 
 def test_a_model_that_mixes_rows_is_refused():
     """Statistics of the batch in eval mode: a row's output depends on its neighbours, psi has no meaning."""
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)).double()
+    model = nn.Sequential(
+        nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)
+    ).double()
     with pytest.raises(puma.ProjectError):
         puma.value(case(model, (3,), 3).project())

@@ -61,7 +61,9 @@ def test_the_residual_is_the_true_one_where_rounding_ends_progress(reference):
     """The recurrence of conjugate gradients goes on falling when |B x - v| no longer does."""
     hard = reference.case.but(weight_decay=1e-9)
     v = right_hand_sides(len(reference.theta), 1)
-    solution = puma.ConjugateGradient(damping=0.0, tolerance=1e-12, max_iterations=2_000)(Engine(hard.project()))(v)
+    solution = puma.ConjugateGradient(damping=0.0, tolerance=1e-12, max_iterations=2_000)(
+        Engine(hard.project())
+    )(v)
     true = float((solution.x @ Reference(hard).b() - v).norm() / v.norm())
     assert solution.residual == pytest.approx(true, rel=0.5)
 
@@ -75,7 +77,7 @@ def test_zero_is_solved_by_zero(engine, kind):
 
 def test_curvature_rows_are_averaged_over_themselves():
     """All rows alike: any number of them has the same mean."""
-    alike = CASES["softmax"].rows(np.repeat(5, 22))
+    alike = CASES["regression"].rows(np.repeat(5, 22))
     v = right_hand_sides(len(Reference(alike).theta))
     engine = Engine(alike.project())
     whole, few = (puma.ConjugateGradient(tolerance=1e-10, rows=rows)(engine)(v).x for rows in (None, 4))
@@ -84,9 +86,7 @@ def test_curvature_rows_are_averaged_over_themselves():
 
 def test_curvature_rows_are_drawn_by_the_seed(engine):
     v = right_hand_sides(len(engine.theta))
-    first, again, other = (
-        puma.ConjugateGradient(rows=8, seed=seed)(engine)(v).x for seed in (0, 0, 1)
-    )
+    first, again, other = (puma.ConjugateGradient(rows=8, seed=seed)(engine)(v).x for seed in (0, 0, 1))
     close(first, again, rtol=0, atol=0)
     assert not torch.allclose(first, other)
 

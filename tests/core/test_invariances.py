@@ -59,7 +59,9 @@ def test_batch_size(name):
 )
 def test_memory_limits(monkeypatch, home, limit):
     case = CASES["convolution"]
-    single = case.but(train=(case.train[0].astype(np.float32), case.train[1]))  # data narrower than the engine
+    single = case.but(
+        train=(case.train[0].astype(np.float32), case.train[1])
+    )  # data narrower than the engine
     usual = everything(Engine(single.project(), batch_size=7))
     monkeypatch.setattr(home, limit, 0)
     close(everything(Engine(single.project(), batch_size=7)), usual)
@@ -96,13 +98,20 @@ def test_several_criteria_at_once_are_each_alone():
     engine = Engine(CASES["weighted softmax"].project())
     criteria = (puma.CrossEntropy(), puma.Brier(), puma.CrossEntropy(rows=(1, 2)))
     together = influences(engine, criteria, inverse_of(engine, EXACT)).psi
-    alone = [puma.value(engine.project, criterion=criterion, curvature=EXACT).scores for criterion in criteria]
+    alone = [
+        puma.value(engine.project, criterion=criterion, curvature=EXACT).scores for criterion in criteria
+    ]
     np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-12)
 
 
 def test_a_patch_is_the_sum_of_its_parts():
     project = CASES["weighted softmax"].project()
-    parts = [{"remove": (1,)}, {"remove": (8,)}, {"upweight": {5: 0.3}}, {"relabel": {6: int(project.train.targets[6] == 0)}}]
+    parts = [
+        {"remove": (1,)},
+        {"remove": (8,)},
+        {"upweight": {5: 0.3}},
+        {"relabel": {6: int(project.train.targets[6] == 0)}},
+    ]
     whole = {"remove": (1, 8), **parts[2], **parts[3]}
     one, *several = (puma.patch(project, naive(**rows), curvature=EXACT) for rows in (whole, *parts))
     close(one.delta, sum(patch.delta for patch in several))
@@ -120,9 +129,7 @@ def test_nothing_asked_moves_nothing():
 
 def test_a_little_moves_a_little():
     project = CASES["softmax"].project()
-    whole, part = (
-        puma.patch(project, naive(upweight={3: e}), curvature=EXACT).delta for e in (1.0, 1e-5)
-    )
+    whole, part = (puma.patch(project, naive(upweight={3: e}), curvature=EXACT).delta for e in (1.0, 1e-5))
     close(part, 1e-5 * whole, rtol=1e-6, atol=1e-15)
 
 
@@ -176,16 +183,16 @@ def test_a_patch_keeps_buffers_and_eval_mode():
 def test_random_state_is_left_alone():
     project = trained().project(trainer=puma.AdamRecipe(puma.LOSSES["cross_entropy"](), epochs=1))
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002
-    expected = torch.rand(1), np.random.rand(1)  # noqa: NPY002
+    np.random.seed(5)
+    expected = torch.rand(1), np.random.rand(1)
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002
+    np.random.seed(5)
     puma.value(project, curvature=puma.ConjugateGradient(rows=20))
     for method in ("puma", "retrain"):
         patch = puma.patch(project, puma.PatchPlan(remove=(1, 2), hold=("brier",), method=method))
         puma.compare(project, patch)
     assert torch.rand(1) == expected[0]
-    assert np.random.rand(1) == expected[1]  # noqa: NPY002
+    assert np.random.rand(1) == expected[1]
 
 
 def test_a_small_model_in_single_precision_is_computed_in_double():

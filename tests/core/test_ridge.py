@@ -30,7 +30,9 @@ class Ridge:
 
     def __post_init__(self):
         fitted = case(mlp(3, self.k), (3,), self.k, "squared_error", n=N, weight_decay=WD)
-        self.x, self.xv = (np.c_[part[0], np.ones(len(part[0]))] for part in (fitted.train, fitted.validation))
+        self.x, self.xv = (
+            np.c_[part[0], np.ones(len(part[0]))] for part in (fitted.train, fitted.validation)
+        )
         self.y, self.yv = fitted.train[1], fitted.validation[1]
         self.beta = self.solve(np.ones(N))
         self.a = 2 / (N * self.k) * self.x.T @ self.x + WD * np.eye(4)
@@ -44,7 +46,9 @@ class Ridge:
     def solve(self, w):
         """The minimum with row weights ``w`` and the factor 1/n of all rows."""
         c = 2 / (N * self.k)
-        return np.linalg.solve(c * self.x.T @ (w[:, None] * self.x) + WD * np.eye(4), c * self.x.T @ (w[:, None] * self.y))
+        return np.linalg.solve(
+            c * self.x.T @ (w[:, None] * self.x) + WD * np.eye(4), c * self.x.T @ (w[:, None] * self.y)
+        )
 
     def first_order(self, j):
         """delta of removing row j: + (1/n) B^-1 grad l_j."""
@@ -76,7 +80,9 @@ def test_a_linear_model_with_weight_decay_needs_no_damping(ridge):
 
 @pytest.mark.parametrize("j", [0, 7, 24])
 def test_removal_is_leave_one_out_times_one_minus_leverage(ridge, j):
-    patch = puma.patch(ridge.project, puma.PatchPlan(remove=(j,), method="influence"), curvature=puma.Dense(damping=0.0))
+    patch = puma.patch(
+        ridge.project, puma.PatchPlan(remove=(j,), method="influence"), curvature=puma.Dense(damping=0.0)
+    )
     leverage = 2 / (N * ridge.k) * ridge.x[j] @ np.linalg.solve(ridge.a, ridge.x[j])
     exact = ridge.solve(np.where(np.arange(N) == j, 0.0, 1.0)) - ridge.beta
     delta = beta_of(patch.delta, ridge.k)

@@ -1,0 +1,153 @@
+"""Display metrics against scikit-learn, torchmetrics and statistics textbooks."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest, norm
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, recall_score
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from puma_dash.core.evaluation.metrics import BINS, METRICS, metrics, per_class, per_row
+from puma_dash.core.evaluation.reliability import reliability
+from puma_dash.core.evaluation.statistics import mcnemar_p, paired_intervals, resampled_ece, row_interval
+
+
+def drawn(n=400, classes=3, sharpness=2.0, seed=0):
+    """Probabilities (n, classes) and labels that follow them only partly."""
+    rng = np.random.default_rng(seed)
+    logits = sharpness * rng.standard_normal((n, classes))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    y = np.where(rng.random(n) < 0.6, p.argmax(1), rng.integers(0, classes, n))
+    return p, y
+
+
+CASES = {
+    "three classes": drawn(),
+    "two classes": drawn(classes=2),
+    "ten classes, few rows": drawn(12, 10),
+    "sure": drawn(sharpness=30.0),
+}
+
+
+@pytest.fixture(params=CASES)
+def rows(request):
+    return CASES[request.param]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_metrics(rows, dtype):
+    p, y = rows[0].astype(dtype), rows[1]
+    labels = range(p.shape[1])
+    found = metrics(p, y)
+    wide = p.astype(float) / p.astype(float).sum(1, keepdims=True)
+    assert list(found) == list(METRICS)
+    assert found["accuracy"] == accuracy_score(y, p.argmax(1))
+    assert found["nll"] == pytest.approx(log_loss(y, wide, labels=labels))
+    assert found["brier"] == pytest.approx(brier_score_loss(y, wide, labels=labels, scale_by_half=False))
+    third = multiclass_calibration_error(torch.tensor(p), torch.tensor(y), p.shape[1], n_bins=15)
+    if p.max() < 1:  # torchmetrics gives a confidence of exactly 1 a sixteenth bin
+        assert found["ece"] == pytest.approx(float(third), abs=1e-6)
+
+
+def test_metrics_of_a_perfect_model():
+    y = np.arange(9) % 3
+    assert metrics(np.eye(3)[y], y) == pytest.approx(
+        {"accuracy": 1, "nll": 0, "brier": 0, "ece": 0}, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_add_up_to_the_metrics(rows, dtype):
+    """What the intervals resample is what the table shows, for overconfident single-precision models too."""
+    p, y = rows[0].astype(dtype), rows[1]
+    whole, each = metrics(p, y), per_row(p, y)
+    for name, part in (("accuracy", "correct"), ("nll", "nll"), ("brier", "brier")):
+        assert each[part].mean() == pytest.approx(whole[name], rel=1e-5)
+
+
+def test_reliability_is_the_calibration_curve(rows):
+    p, y = rows
+    table = reliability(p, y)
+    accuracy, confidence = calibration_curve(p.argmax(1) == y, p.max(1), n_bins=BINS)
+    kept = table[table["count"] > 0]
+    np.testing.assert_allclose(kept["accuracy"], accuracy)
+    np.testing.assert_allclose(kept["confidence"], confidence)
+    assert table["count"].sum() == len(y)
+    np.testing.assert_allclose(table["bin_high"] - table["bin_low"], 1 / BINS)
+    assert table[table["count"] == 0]["accuracy"].isna().all()
+
+
+def edges(dtype):
+    """Two classes; confidences on the edges of bins, exactly 1 among them."""
+    confidence = np.array([8, 9, 10, 11, 12, 13, 14, 15, 15]) / 15
+    confidence = np.r_[confidence, 0.51, 0.6, 0.8, 0.95, 0.99].astype(dtype)
+    return np.stack([confidence, 1 - confidence], 1), np.resize([0, 1, 1, 0], len(confidence))
+
+
+@pytest.mark.parametrize("rows", [*CASES.values(), edges(np.float32), edges(np.float64)])
+def test_one_ece_everywhere(rows):
+    """The metric, the diagram's bins and the resampled value agree, on the edges of bins too."""
+    p, y = rows
+    table = reliability(p, y)
+    gaps = (table["count"] / len(y) * (table["accuracy"] - table["confidence"]).abs()).sum()
+    assert gaps == pytest.approx(metrics(p, y)["ece"], abs=1e-6)
+    whole = np.arange(len(y))
+    assert resampled_ece(per_row(p, y), np.stack([whole, whole[::-1]])) == pytest.approx([gaps, gaps])
+
+
+def test_resampled_ece_is_the_ece_of_the_sample(rows):
+    p, y = rows
+    index = np.random.default_rng(0).integers(0, len(y), (2, 3, len(y)))
+    found = resampled_ece(per_row(p, y), index)
+    assert found.shape == (2, 3)
+    for place in np.ndindex(2, 3):
+        chosen = index[place]
+        assert found[place] == pytest.approx(metrics(p[chosen], y[chosen])["ece"], abs=1e-6)
+
+
+def test_per_class(rows):
+    p, y = rows
+    names = tuple(f"class {k}" for k in range(p.shape[1]))
+    table = per_class(p, y, names)
+    assert tuple(table["class"]) == names
+    assert table["n"].tolist() == np.bincount(y, minlength=len(names)).tolist()
+    present = table["n"] > 0
+    expected = recall_score(y, p.argmax(1), labels=range(len(names)), average=None, zero_division=np.nan)
+    np.testing.assert_allclose(table["accuracy"][present], expected[present])
+    assert table["accuracy"][~present].isna().all()
+
+
+@pytest.mark.parametrize(("fixed", "broken"), [(0, 0), (5, 0), (7, 3), (30, 41)])
+def test_mcnemar_is_a_coin_toss(fixed, broken):
+    expected = 1.0 if fixed + broken == 0 else binomtest(fixed, fixed + broken).pvalue
+    assert mcnemar_p(fixed, broken) == pytest.approx(expected)
+
+
+def test_intervals_of_means_are_those_of_the_normal_law():
+    (before, y), (after, _) = drawn(2_000), drawn(2_000, seed=1)
+    found = paired_intervals(before, after, y)
+    for name, part in (("accuracy", "correct"), ("nll", "nll"), ("brier", "brier")):
+        change = per_row(after, y)[part] - per_row(before, y)[part]
+        low, high = norm.interval(0.95, change.mean(), change.std() / len(y) ** 0.5)
+        np.testing.assert_allclose(found[name], (low, high), atol=0.1 * (high - low))
+
+
+def test_intervals_know_their_seed_and_their_level():
+    (before, y), (after, _) = drawn(100), drawn(100, seed=1)
+    assert paired_intervals(before, after, y) == paired_intervals(before, after, y)
+    assert paired_intervals(before, after, y) != paired_intervals(before, after, y, seed=1)
+    wide, narrow = (paired_intervals(before, after, y, level=level)["nll"] for level in (0.99, 0.5))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_no_change_has_no_width():
+    p, y = drawn(50)
+    assert set(paired_intervals(p, p, y).values()) == {(0.0, 0.0)}
+
+
+def test_row_interval():
+    values = np.random.default_rng(0).standard_normal(400)
+    low, high = row_interval(lambda rows: float(values[rows].mean()), 400)
+    expected = norm.interval(0.95, values.mean(), values.std() / 20)
+    np.testing.assert_allclose((low, high), expected, atol=0.03)

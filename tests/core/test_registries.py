@@ -1,0 +1,92 @@
+"""One contract for everything that can be added: a frozen dataclass that is called."""
+
+import dataclasses
+import inspect
+
+import pytest
+
+import puma_dash as puma
+
+REGISTRIES = {
+    "CRITERIA": puma.CRITERIA,
+    "CURVATURES": puma.CURVATURES,
+    "VALUATIONS": puma.VALUATIONS,
+    "UNLEARNERS": puma.UNLEARNERS,
+    "EMBEDDINGS": puma.EMBEDDINGS,
+    "DEMOS": puma.DEMOS,
+}
+ENTRIES = [
+    pytest.param(kind, id=f"{registry}.{key}")
+    for registry, entries in REGISTRIES.items()
+    for key, kind in entries.items()
+]
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_contract(kind):
+    assert dataclasses.is_dataclass(kind)
+    assert kind.__dataclass_params__.frozen
+    one, same = kind(), kind()
+    assert one == same
+    assert hash(one) == hash(same)
+    assert repr(one) == repr(same)
+    assert "__call__" in dir(kind)
+    assert inspect.getdoc(kind)
+    assert inspect.getdoc(kind.__call__)
+    own = {entry.name for entry in dataclasses.fields(kind)}
+    for text in ("label", "reference"):
+        assert isinstance(getattr(kind, text), str)
+        assert getattr(kind, text).strip()
+        assert text not in own
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_fields_describe_themselves(kind):
+    for entry in dataclasses.fields(kind):
+        assert entry.default is not dataclasses.MISSING, entry.name
+        assert entry.metadata.get("help", "").strip(), f"{entry.name} has no help"
+        value = getattr(kind(), entry.name)
+        if "choices" in entry.metadata:
+            assert value in entry.metadata["choices"].split()
+        if isinstance(value, int | float):
+            assert entry.metadata.get("min", value) <= value <= entry.metadata.get("max", value)
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_fields_make_the_difference(kind):
+    numbers = [
+        entry for entry in dataclasses.fields(kind) if type(getattr(kind(), entry.name)) in (int, float)
+    ]
+    for entry in numbers:
+        value = getattr(kind(), entry.name)
+        other = dataclasses.replace(
+            kind(), **{entry.name: type(value)(value * 0.9) if value else type(value)(1)}
+        )
+        assert other != kind() or getattr(other, entry.name) == value
+
+
+def test_keys_are_the_fixed_ones():
+    """design.md, section 4: names may be added, never changed."""
+    assert {"cross_entropy", "brier"} <= set(puma.CRITERIA)
+    assert {"auto", "dense", "conjugate_gradient"} <= set(puma.CURVATURES)
+    assert {"psi", "gradient_dot", "loss", "random"} <= set(puma.VALUATIONS)
+    assert {"puma", "influence", "retrain"} <= set(puma.UNLEARNERS)
+    assert {"pca", "umap", "columns"} <= set(puma.EMBEDDINGS)
+    assert {"digits", "two-moons", "radial"} <= set(puma.DEMOS)
+    assert set(puma.LOSSES) == {"cross_entropy", "binary_cross_entropy", "squared_error"}
+
+
+@pytest.mark.parametrize("kind", puma.CRITERIA.values())
+def test_criteria_say_their_unit(kind):
+    assert kind.unit.strip()
+
+
+@pytest.mark.parametrize("kind", [*puma.VALUATIONS.values(), *puma.UNLEARNERS.values()])
+def test_methods_say_what_they_need(kind):
+    assert set(kind.needs) <= {"criterion", "curvature", "trainer", "recorder"}
+
+
+@pytest.mark.parametrize("kind", puma.DEMOS.values())
+def test_demos_say_what_they_show(kind):
+    assert kind.summary.strip()
+    assert 0 < kind.seconds <= 30
