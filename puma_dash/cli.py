@@ -33,13 +33,11 @@ def serve(source: Source = "digits", port: Port = 8501) -> None:
     """Opens a project in the browser."""
     from puma_dash.ui.state import DEMO_SOURCES, SERVED
 
+    os.environ[SERVED] = source
     if source not in DEMO_SOURCES:
         check(source)  # a wrong name is told here, not in the browser
-        os.environ[SERVED] = source
-        sys.path.insert(0, os.getcwd())
         os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
-    address = f"http://127.0.0.1:{port}/?project={source}"
-    typer.echo(f"PUMA Dash {__version__}: {address}")
+    typer.echo(f"PUMA Dash {__version__}: http://127.0.0.1:{port}")
     os.chdir(APP.parent)
     command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
     os.execv(sys.executable, command)

@@ -53,7 +53,7 @@ def map_figure(
 
     Up to `DRAW_LIMIT` rows are drawn one by one and carry their row number as `customdata`; more become a
     picture without hover. Both look alike: selected rows bright and on top, the rest dimmed; extreme psi
-    larger and above psi near 0; rare categories above common ones; marks above all.
+    larger and above psi near 0; categories shuffled, the rarer the higher; marks above all.
 
     Args:
         xy: Coordinates (n, 2); rows that are not finite are not drawn.
@@ -71,7 +71,7 @@ def map_figure(
     """
     xy = floats(xy).reshape(-1, 2)
     window = _all_rows(xy) if ranges is None else (_ends(*ranges[0]), _ends(*ranges[1]))
-    look = _psi_look(color, color_title) if categories is None else _category_look(color, categories)
+    look = _psi_look(color, color_title) if categories is None else _category_look(color, categories, xy)
     bright = np.ones(len(xy), dtype=bool) if selected is None else np.asarray(selected, dtype=bool)
     marks = [
         _Mark("marked remove", REMOVED, "x-thin", raster.cross, removed),
@@ -168,8 +168,12 @@ def _psi_look(psi: ArrayLike, title: str) -> _Look:
     return _Look(marker, np.abs(share), level, palette.astype(np.uint8), hover, [])
 
 
-def _category_look(codes: ArrayLike, categories: Sequence[str]) -> _Look:
-    """Returns the categorical look: a colour for each of the most frequent categories, grey for the rest."""
+def _category_look(codes: ArrayLike, categories: Sequence[str], xy: NDArray[np.float32]) -> _Look:
+    """Returns the categorical look: a colour for each of the most frequent categories, grey for the rest.
+
+    Each row draws one of several layers by lot, weighted so that where categories overlap none hides another,
+    and a category of few rows stays in sight.
+    """
     codes = np.asarray(codes, dtype=np.int64)
     counts = np.bincount(codes[codes >= 0], minlength=len(categories))
     shown = np.sort(np.argsort(-counts, kind="stable")[: len(CATEGORICAL)])
@@ -181,10 +185,11 @@ def _category_look(codes: ArrayLike, categories: Sequence[str]) -> _Look:
     labels = [plain(categories[code], 24) for code in shown]
     labels.append("missing" if len(shown) == len(categories) else "others")
     totals = np.bincount(slot, minlength=len(colors))
-    rarity = np.empty(len(colors), dtype=np.uint8)
-    rarity[np.argsort(-totals, kind="stable")] = np.arange(1, len(colors) + 1)
-    palette = np.zeros((LEVELS, 3), dtype=np.uint8)
-    palette[rarity - 1] = [rgb(color) for color in colors]
+    layers = LEVELS // len(colors)
+    lot = _lots(xy) ** (totals / max(totals.max(), 1))[slot]
+    layer = np.minimum(layers * lot, layers - 1).astype(np.uint8)
+    level = 1 + layer * np.uint8(len(colors)) + slot
+    palette = np.resize(np.array([rgb(color) for color in colors], dtype=np.uint8), (LEVELS, 3))
 
     bands = [(edge / len(colors), color) for i, color in enumerate(colors) for edge in (i, i + 1)]
     marker = {"color": slot, "colorscale": bands, "cmin": -0.5, "cmax": len(colors) - 0.5}
@@ -193,7 +198,14 @@ def _category_look(codes: ArrayLike, categories: Sequence[str]) -> _Look:
         for label, color, total in zip(labels, colors, totals, strict=True)
         if total or color != OTHERS
     ]
-    return _Look(marker, np.zeros(len(codes), np.float32), rarity[slot], palette, "row %{customdata}", key)
+    return _Look(marker, np.zeros(len(codes), np.float32), level, palette, "row %{customdata}", key)
+
+
+def _lots(xy: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Returns numbers in 0 to 1 (n,) as good as random, the same for the same coordinates in any order."""
+    bits = xy.view(np.uint32)
+    mixed = bits[:, 0] * np.uint32(2654435761) ^ bits[:, 1] * np.uint32(2246822519)
+    return mixed / 2.0**32
 
 
 def _points(

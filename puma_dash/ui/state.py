@@ -21,7 +21,7 @@ from puma_dash.workspace.ledger import Ledger
 from puma_dash.workspace.store import Entry, Store, home
 
 SERVED = "PUMA_DASH_PROJECT"
-"""Environment variable with the module:factory that the server was started with."""
+"""Environment variable with the demo or module:factory that the server was started on."""
 DEMO_SOURCES = ("digits", "two-moons", "radial")
 
 
@@ -129,8 +129,8 @@ class Context:
 
 
 def context() -> Context | None:
-    """The project in the URL, else the one of this session, else None."""
-    asked = st.query_params.get("project") or st.session_state.get("project")
+    """The project in the URL, else of this session, else the one the server was started on, else None."""
+    asked = st.query_params.get("project") or st.session_state.get("project") or os.environ.get(SERVED)
     if asked not in sources():
         return None
     same = asked == st.session_state.get("project")

@@ -21,7 +21,7 @@ READ_MAP_PSI = (
     "draw around rows to select them."
 )
 READ_MAP_CATEGORIES = (
-    "Each dot is a training row, coloured by its category, rare categories on top; "
+    "Each dot is a training row, coloured by its category; where categories overlap, none hides another; "
     "draw around rows to select them."
 )
 READ_RELIABILITY = (

@@ -1,7 +1,7 @@
 """Small projects as data, and the slow, obviously right formulas they are checked against.
 
-``Reference`` uses nothing of puma_dash: losses are written out, derivatives are reverse mode row by row, systems
-are solved densely, models are retrained by Newton's method.
+``Reference`` uses nothing of puma_dash: losses are written out, derivatives are reverse mode row by row,
+systems are solved densely, models are retrained by Newton's method.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import torch
@@ -177,7 +178,7 @@ def mlp(*widths, seed=0) -> nn.Sequential:
     """Linear layers with tanh between them, in float64."""
     torch.manual_seed(seed)
     layers = [
-        part for pair in zip(widths, widths[1:], strict=False) for part in (nn.Linear(*pair), nn.Tanh())
+        part for pair in itertools.pairwise(widths) for part in (nn.Linear(*pair), nn.Tanh())
     ]
     return nn.Sequential(*layers[:-1]).double()
 

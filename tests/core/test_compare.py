@@ -58,7 +58,7 @@ def test_tables(made, split):
     was, now = (p[name].argmax(1) == y for name in models)
     kinds = {"fixed": ~was & now, "broken": was & ~now, "kept right": was & now, "kept wrong": ~was & ~now}
     for kind, rows in kinds.items():
-        found = comparison.flips.query("kind == @kind")
+        found = comparison.flips[comparison.flips["kind"] == kind]
         assert found["row"].tolist() == np.flatnonzero(rows).tolist()
     assert comparison.flips["after"].tolist() == p["after"].argmax(1).tolist()
     assert comparison.diagnostics["fixed"] == kinds["fixed"].sum()

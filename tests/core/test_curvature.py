@@ -118,7 +118,7 @@ def test_exact_hessian_with_enough_damping(reference):
 @pytest.mark.parametrize("kind", [puma.Dense, puma.ConjugateGradient])
 def test_negative_curvature_is_refused(reference, kind):
     assert torch.linalg.eigvalsh(reference.b(0.0, "hessian")).min() < 0
-    with pytest.raises(puma.ProjectError, match="curvature.*ggn.*damping"):
+    with pytest.raises(puma.ProjectError, match=r"curvature.*ggn.*damping"):
         puma.value(reference.case.project(), curvature=kind(damping=0.0, matrix="hessian"))
 
 

@@ -1,4 +1,4 @@
-"""Maps: principal components against a singular value decomposition, features against the model's own layers."""
+"""Maps: principal components against a singular value decomposition, features against the model's layers."""
 
 import numpy as np
 import pytest

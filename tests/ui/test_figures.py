@@ -243,7 +243,7 @@ def test_hover_texts_go_to_their_rows_and_keep_their_lines(few):
     assert list(trace.hovertext) == [f"row {i}<br>&lt;i&gt;" for i in trace.customdata]
 
 
-def test_categories_have_their_colours_and_the_rare_ones_lie_on_top():
+def test_categories_have_their_colours_and_are_counted():
     codes = np.repeat([0, 1, 2], [50, 5, 20])
     figure = map_figure(
         np.random.default_rng(0).normal(size=(75, 2)), color=codes, categories="abc", **TITLES
@@ -251,7 +251,23 @@ def test_categories_have_their_colours_and_the_rare_ones_lie_on_top():
     assert [trace.name for trace in figure.data[1:]] == ["a (50)", "b (5)", "c (20)"]
     assert [trace.marker.color for trace in figure.data[1:]] == list(style.CATEGORICAL[:3])
     assert points(figure).marker.color.dtype == np.uint8
-    assert points(figure).marker.color.tolist() == [0] * 50 + [2] * 20 + [1] * 5
+    assert sorted(points(figure).marker.color) == sorted(codes)
+
+
+@pytest.mark.parametrize("n", [8000, 2 * DRAW_LIMIT])
+def test_where_categories_overlap_none_hides_another(n):
+    random = np.random.default_rng(0)
+    codes = np.repeat([0, 1, 2], [n * 55 // 100, n * 44 // 100, n // 100])
+    figure = map_figure(random.normal(size=(n, 2)), color=codes, categories="abc", **TITLES)
+    if n <= DRAW_LIMIT:
+        place = [np.flatnonzero(points(figure).marker.color == code).mean() / n for code in range(3)]
+        assert abs(place[0] - place[1]) < 0.1
+        assert place[2] > 0.9
+    else:
+        colors = [style.rgb(color) for color in style.CATEGORICAL[:3]]
+        shown = [(pixels(figure)[..., :3] == color).all(axis=2).sum() for color in colors]
+        assert 0.8 < shown[0] / shown[1] < 1.25
+        assert shown[2] / shown[0] > 2 / 55
 
 
 def test_the_least_frequent_of_many_categories_and_missing_ones_are_grey():

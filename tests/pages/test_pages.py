@@ -1,0 +1,203 @@
+"""Each page in each state: empty, busy, failed, ready."""
+
+import numpy as np
+import pytest
+
+from puma_dash.workspace import drafts
+from puma_dash.workspace.drafts import Draft, History
+from puma_dash.workspace.index import Index
+from puma_dash.workspace.store import Store, home
+from tests.pages.conftest import JOB, button, draw, texts
+
+EXPLORE, PATCH, COMPARE = "pages/2_Explore.py", "pages/3_Patch.py", "pages/4_Compare.py"
+DRAFT = "0123456789abcdef"
+
+
+@pytest.fixture
+def psi(prepared):
+    """psi of the prepared project."""
+    name = Index.of(home(), "radial", None).values["psi/cross_entropy"]
+    return Store(home() / "cache").load(name).arrays["scores"]
+
+
+def keep(draft=None, **history):
+    """Puts a draft on disk."""
+    drafts.save(home() / "drafts", DRAFT, History((Draft(), draft or Draft()), 1, **history))
+
+
+def now():
+    """The draft as it is on disk."""
+    return drafts.load(home() / "drafts", DRAFT).now
+
+
+def test_the_workspace_offers_the_demos(open_page):
+    at = open_page("app.py")
+    assert not at.exception
+    assert [b.label for b in at.button] == ["Try digits", "Try two moons", "Try radial"]
+
+
+@pytest.mark.parametrize("source", ["os:system", "../../etc", "", "mymodule:make"])
+def test_a_url_cannot_name_a_project_the_server_does_not_offer(open_page, jobs, source):
+    at = open_page("app.py", project=source)
+    assert not at.exception
+    assert "No project is open." in texts(at)
+    assert jobs.submitted == []
+
+
+def test_a_demo_that_is_not_prepared_starts_and_shows_its_progress(open_page, jobs):
+    at = open_page("app.py", project="two-moons")
+    assert jobs.submitted[-1] == ("prepare", {"source": "two-moons", "version": None})
+    assert "Preparing the project" in texts(at)
+    button(at, "Cancel").click().run()
+    assert jobs.now["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("page", ["app.py", EXPLORE, PATCH, COMPARE])
+def test_a_failed_preparation_says_what_happened_and_offers_another_try(open_page, jobs, page):
+    jobs.now = {"status": "failed", "error": "expected finite inputs, but got NaN; try dropping rows."}
+    at = open_page(page, project="two-moons")
+    assert not at.exception
+    assert "expected finite inputs" in texts(at)
+    before = len(jobs.submitted)
+    button(at, "Try again").click().run()
+    assert jobs.submitted[before] == ("prepare", {"source": "two-moons", "version": None})
+
+
+@pytest.mark.parametrize("page", [EXPLORE, PATCH, COMPARE])
+def test_without_a_project_every_page_offers_the_demo(open_page, page):
+    at = open_page(page)
+    assert not at.exception
+    assert "No project is open yet" in texts(at)
+    assert button(at, "Try digits")
+
+
+def test_explore_selects_marks_and_forecasts(open_page, prepared, psi):
+    keep()
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    assert not at.exception, at.exception
+    button(at, "50 most harmful").click().run()
+    worst = np.argsort(psi)[:50]
+    assert now().selection == tuple(sorted(worst.tolist()))
+    button(at, "Mark remove").click().run()
+    assert now().remove == tuple(sorted(worst.tolist()))
+    forecast = next(m for m in at.metric if m.label.startswith("Validation cross-entropy"))
+    assert forecast.delta == f"{psi[worst].sum() / len(psi):+.4f} nats"
+    at.button(key="undo").click().run()
+    assert now().remove == ()
+    at.button(key="redo").click().run()
+    assert len(now().remove) == 50
+    assert button(at, "Patch 50 rows")
+
+
+def test_upweighting_a_valuable_row_is_forecast_to_help(open_page, prepared, psi):
+    row = int(psi.argmax())
+    keep(Draft(selection=(row,)))
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    button(at, "Mark up-weight").click().run()
+    assert now().upweight == {row: 1.0}
+    forecast = next(m for m in at.metric if m.label.startswith("Validation cross-entropy"))
+    assert forecast.delta == f"{-psi[row] / len(psi):+.4f} nats"
+
+
+def test_a_box_selects_on_the_server_and_modes_combine(open_page, prepared):
+    name = Index.of(home(), "radial", None).embeddings["own columns"]
+    x = Store(home() / "cache").load(name).arrays["xy"][:, 0]
+    keep()
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    draw(at, box=[{"x": [0, 5], "y": [-5, 5]}])
+    right = tuple(np.flatnonzero(x >= 0).tolist())
+    assert now().selection == right
+    at.segmented_control(key="mode").set_value("subtract").run()
+    draw(at, box=[{"x": [1, 5], "y": [-5, 5]}])
+    assert now().selection == tuple(np.flatnonzero((x >= 0) & (x < 1)).tolist())
+    draw(at, lasso=[{"x": [90, 91, 91], "y": [90, 90, 91]}])
+    assert now().selection == tuple(np.flatnonzero((x >= 0) & (x < 1)).tolist())
+
+
+@pytest.mark.parametrize("colour", ["label", "prediction", "fit", "cluster"])
+def test_the_map_can_be_coloured_by_anything_known(open_page, prepared, colour):
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    at.selectbox(key="colour").set_value(colour).run()
+    assert not at.exception
+    assert len(at.get("plotly_chart")) == 1
+
+
+def test_psi_of_another_criterion_is_computed_on_request(open_page, prepared, jobs):
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    at.selectbox(key="colour").set_value("psi of Brier score").run()
+    task, params = jobs.submitted[-1]
+    assert (task, params["criterion"]) == ("value", "brier")
+
+
+def test_patch_without_marks_points_to_the_map(open_page, prepared):
+    keep()
+    assert "No rows are marked yet" in texts(open_page(PATCH, project="radial", draft=DRAFT))
+
+
+def test_patch_says_what_its_button_does_and_starts_that(open_page, prepared, jobs):
+    keep(Draft(remove=(1, 2, 3), upweight={7: 2.0}))
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert not at.exception, at.exception
+    button(at, "Patch: remove 3, up-weight 1").click().run()
+    task, params = jobs.submitted[-1]
+    plan = Store(home() / "cache").load(params["plan"]).info
+    assert task == "patch"
+    assert plan["remove"] == [1, 2, 3]
+    assert plan["upweight"] == {"7": 2.0}
+    assert plan["hold"] == ["cross_entropy"]
+    assert "Working" in str([p.proto for p in at.get("progress")])
+
+
+def test_patch_warns_of_a_class_that_would_vanish(open_page, prepared):
+    rows = tuple(range(0, 600, 2))  # every row of class green
+    keep(Draft(remove=rows))
+    assert "a whole class cannot be patched away" in texts(open_page(PATCH, project="radial", draft=DRAFT))
+
+
+def test_a_failed_patch_keeps_the_draft(open_page, prepared, jobs):
+    keep(Draft(remove=(1, 2)), jobs={"patch": JOB})
+    jobs.submitted.append(("patch", {"source": "radial", "version": None, "plan": "p"}))
+    jobs.now = {"status": "died", "error": "The worker stopped unexpectedly (signal 9)."}
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert "The worker stopped unexpectedly" in texts(at)
+    assert button(at, "Patch: remove 2")
+    assert now().remove == (1, 2)
+
+
+def test_compare_without_a_patch_says_so(open_page, prepared):
+    keep()
+    assert "no patch to compare yet" in texts(open_page(COMPARE, project="radial", draft=DRAFT))
+
+
+def patched(tasks, **settings):
+    """The key of a patch, computed as the worker would."""
+    from puma_dash.ui.patching import plan_key, plan_of_draft
+
+    plan = plan_key(plan_of_draft(Draft(remove=settings.pop("remove")), **settings))
+    params = {"source": "radial", "version": None, "plan": plan, "device": "cpu", "seed": 0}
+    return tasks.patch(params, lambda *_: None, None)["patch"]
+
+
+def test_compare_shows_decides_and_remembers(open_page, prepared, psi):
+    name = patched(prepared, remove=tuple(np.argsort(psi)[:20].tolist()))
+    keep(patch=name)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert not at.exception, at.exception
+    assert "of 600 validation rows" in texts(at)
+    assert len(at.get("plotly_chart")) == 3
+    button(at, "Discard").click().run()
+    assert "Discarded by" in texts(at)
+    prepared.accept({"source": "radial", "version": None, "patch": name}, lambda *_: None, None)
+    at.run()
+    assert "Accepted as version" in texts(at)
+    assert "of 1,200 test rows" in texts(at)
+    assert "has been opened 1 time." in texts(at)
+
+
+def test_a_patch_that_no_strength_allows_says_which_criterion_binds(open_page, prepared, psi):
+    valuable = tuple(np.argsort(-psi)[:150].tolist())
+    name = patched(prepared, remove=valuable, options={"weight_max": 0.0})
+    keep(patch=name)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert "Nothing was applied" in texts(at)
+    assert button(at, "Accept").disabled
