@@ -6,8 +6,8 @@ import streamlit as st
 from puma_dash.ui import text
 from puma_dash.ui.bootstrap import bootstrap, escape
 from puma_dash.ui.explore import Rows, colourings, forecast_now, gallery, hover_texts
+from puma_dash.ui.figures import DRAW_LIMIT, map_figure
 from puma_dash.ui.gesture import MODES, combine, is_empty_gesture, rows_inside
-from puma_dash.ui.map import map_figure
 from puma_dash.ui.panels import chart, facts, job, ready, signed
 from puma_dash.ui.patching import plan_key, plan_of_draft
 from puma_dash.ui.state import Context
@@ -86,7 +86,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         selected=selected,
         removed=removed,
         upweighted=upweighted,
-        hover=hover_texts(rows) if rows.n <= 20_000 else None,
+        hover=hover_texts(rows) if rows.n <= DRAW_LIMIT else None,
     )
     key = f"map-{st.session_state.get('gesture', 0)}"
 

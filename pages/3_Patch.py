@@ -101,8 +101,13 @@ def settings(here: Context, rows: Rows, draft: Draft) -> None:
         disabled=plain,
         help="1 is the whole removal; guard rails may lower it.",
     )
-    options = {}
+    options, steps, intent = {}, 1, "unseen"
     if method == "puma":
+        steps = st.slider("Steps", 1, 10, 1, key="steps", help=text.STEPS_HELP)
+        if steps > 1:
+            intent = st.radio(
+                "Intent", list(text.INTENTS), format_func=text.INTENTS.get, key="intent", horizontal=True
+            )
         with st.expander("Compensation"):
             options["sparsity"] = st.slider(
                 "Sparsity",
@@ -130,6 +135,8 @@ def settings(here: Context, rows: Rows, draft: Draft) -> None:
             tolerance={name: value for name, value in tolerance.items() if value > 0},
             method=method,
             strength=1.0 if plain else strength,
+            steps=steps,
+            intent=intent,
             options=options,
         )
         here.start("patch", {"plan": plan_key(plan), "device": device, "seed": 0})

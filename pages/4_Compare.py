@@ -34,9 +34,7 @@ def main() -> None:
     decision = ledger().decision(record.key)
     accepting = here.job("accept")
     if accepting is not None and job(here, "accept", "Accepting: one look at the test split"):
-        version = accepting.result["version"]
         here.forget("accept")
-        st.toast(f"Accepted as version {version}.", icon=":material/check_circle:")
         st.rerun()
     st.markdown(f"#### {flips_sentence(record.validation)}")
     st.caption(patch_sentence(record.info))

@@ -214,6 +214,23 @@ class Engine:
             total += self._gradient(losses, leaf, weights[part])
         return total
 
+    @torch.no_grad()
+    def losses(
+        self,
+        rows: Tensor | None = None,
+        *,
+        targets: Tensor | None = None,
+        theta: Tensor | None = None,
+    ) -> Tensor:
+        """a_j l_j (m,) of the training rows ``rows``, default all; ``targets`` (m,) replaces their labels."""
+        rows, targets, base = self._training_rows(rows, targets)
+        named, inputs = self._named(theta), self.split("train").inputs
+        pieces = [
+            self.loss(self._forward(named, self._pick(inputs, rows[part])), targets[part])
+            for part in self.batches(len(rows))
+        ]
+        return torch.cat(pieces) * base
+
     def directional_scores(
         self,
         directions: Tensor,

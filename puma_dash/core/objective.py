@@ -37,6 +37,9 @@ class Loss(Protocol):
     def hessian_root(self, outputs: Tensor) -> Tensor:
         """S_i (b, c, c) with S_i S_i^T = H_i."""
 
+    def divergence(self, reference: Tensor, outputs: Tensor) -> Tensor:
+        """Bregman divergence (b,) of ``outputs`` from ``reference``: 0 and flat where they agree."""
+
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Class probabilities (b, classes); refused by losses without classes."""
 
@@ -61,6 +64,11 @@ class SoftmaxCrossEntropy:
         p = outputs.softmax(-1)
         root = p.sqrt()
         return torch.diag_embed(root) - p[:, :, None] * root[:, None, :]
+
+    def divergence(self, reference: Tensor, outputs: Tensor) -> Tensor:
+        """KL(softmax reference || softmax outputs) per row, in nats."""
+        old, new = reference.log_softmax(-1), outputs.log_softmax(-1)
+        return (old.exp() * (old - new)).sum(-1)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Softmax (b, c)."""
@@ -87,6 +95,12 @@ class BinaryCrossEntropy:
         p = outputs.sigmoid()
         return (p * (1 - p)).sqrt()[:, :, None]
 
+    def divergence(self, reference: Tensor, outputs: Tensor) -> Tensor:
+        """KL between the two Bernoulli distributions per row, in nats."""
+        p = reference[:, 0].sigmoid()
+        old, new = (F.softplus(z[:, 0]) - p * z[:, 0] for z in (reference, outputs))
+        return new - old
+
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Probabilities of class 0 and class 1, (b, 2)."""
         p = outputs.sigmoid()
@@ -112,6 +126,10 @@ class SquaredError:
         k = outputs.shape[1]
         eye = torch.eye(k, dtype=outputs.dtype, device=outputs.device)
         return ((2 / k) ** 0.5 * eye).expand(len(outputs), k, k)
+
+    def divergence(self, reference: Tensor, outputs: Tensor) -> Tensor:
+        """Mean squared difference per row."""
+        return (outputs - reference).square().mean(-1)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Refused: a regression has no classes."""

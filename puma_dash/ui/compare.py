@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from puma_dash.ui.panels import VERDICTS, duration, signed
 from puma_dash.ui.state import entry
-from puma_dash.ui.text import METHODS, METRICS
+from puma_dash.ui.text import INTENTS, METHODS, METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +78,8 @@ def patch_sentence(info: dict[str, Any]) -> str:
             f"strength {info['strength']:g} applied of {plan['strength']:g} asked for"
             + (f", because {binding} would not have held" if binding else "")
         )
+    if plan["steps"] > 1 and facts.get("steps"):
+        parts.append(f"{len(facts['steps'])} relinearised steps ({INTENTS[plan['intent']]})")
     if facts.get("compensating_rows"):
         parts.append(f"{facts['compensating_rows']:,} other rows up-weighted to compensate")
     parts.append(f"{duration(info['seconds'])} on {facts['device'].upper()}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from puma_dash.ui.raster import thumbnails
+from puma_dash.ui.figures import thumbnails
 from puma_dash.ui.state import Context, entry
 from puma_dash.ui.text import CRITERIA
 

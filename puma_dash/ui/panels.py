@@ -108,7 +108,13 @@ def signed(value: float | None, digits: int = 4) -> str:
 
 def chart(figure: Any, alt: str, read: str, *, key: str, **options: Any) -> None:
     """A Plotly figure with its alternative text and, below it, the line that says how to read it."""
-    st.plotly_chart(figure, key=key, alt=alt, config={"displaylogo": False}, **options)
+    st.plotly_chart(
+        figure,
+        key=key,
+        alt=alt,
+        config={"displaylogo": False, "displayModeBar": "on_select" in options or "hover"},
+        **options,
+    )
     st.caption(read)
 
 

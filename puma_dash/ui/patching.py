@@ -15,6 +15,8 @@ DEFAULTS: dict[str, Any] = {
     "tolerance": {},
     "method": "puma",
     "strength": 1.0,
+    "steps": 1,
+    "intent": "unseen",
     "options": {},
 }
 

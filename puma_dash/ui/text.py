@@ -161,6 +161,11 @@ CRITERIA = {
     "cross_entropy": "cross-entropy",
     "brier": "Brier score",
 }
+INTENTS = {"unseen": "as if never seen", "forget": "forget"}
+STEPS_HELP = (
+    "1 is the straight patch of the paper. More steps bend it: each takes the curvature where the last one "
+    "ended, and comes closer to retraining."
+)
 METHODS = {
     "puma": "PUMA: remove, and re-weight other rows so that what must hold, holds",
     "influence": "Naive influence removal: remove only",

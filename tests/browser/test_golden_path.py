@@ -114,7 +114,9 @@ def test_a_lasso_selects_what_it_encloses_and_modes_combine(explore):
     lasso(page, 0, CIRCLE)
     wait_until_idle(page)
     assert count(page, "Selected") == both - first
-    page.get_by_test_id("stMain").get_by_role("button").filter(has=page.get_by_text("undo", exact=True)).click()
+    page.get_by_test_id("stMain").get_by_role("button").filter(
+        has=page.get_by_text("undo", exact=True)
+    ).click()
     wait_until_idle(page)
     assert count(page, "Selected") == both
 

@@ -177,9 +177,7 @@ def flat(model) -> torch.Tensor:
 def mlp(*widths, seed=0) -> nn.Sequential:
     """Linear layers with tanh between them, in float64."""
     torch.manual_seed(seed)
-    layers = [
-        part for pair in itertools.pairwise(widths) for part in (nn.Linear(*pair), nn.Tanh())
-    ]
+    layers = [part for pair in itertools.pairwise(widths) for part in (nn.Linear(*pair), nn.Tanh())]
     return nn.Sequential(*layers[:-1]).double()
 
 

@@ -33,7 +33,7 @@ def coefficients(psi, target, scale, sparsity, ridge):
     return a, b, sparsity * 2 * (a.T @ b).max(), ridge * (a**2).sum()
 
 
-@pytest.mark.parametrize("n", [5, 40, 300])
+@pytest.mark.parametrize("n", [5, 40, 120])
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("sparsity", [0.0, 0.05, 0.6])
 @pytest.mark.parametrize("weight_max", [1e6, 0.02])

@@ -12,17 +12,17 @@ compensated: the two-sided form of the paper also cancels an improvement one wan
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from torch import Tensor
+from torch import Tensor, nn
 
 from puma_dash.core.criteria import resolve_criterion
 from puma_dash.core.curvature import Curvature, inverse_of
-from puma_dash.core.types import ProjectError
 from puma_dash.core.unlearning.base import (
     Change,
     Influences,
@@ -32,6 +32,7 @@ from puma_dash.core.unlearning.base import (
     influences,
     training_weights,
 )
+from puma_dash.core.unlearning.steps import OBJECTIVES, check_intent, relinearise
 
 if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
@@ -78,8 +79,9 @@ class Puma:
         free = np.setdiff1d(np.arange(engine.n), plan.rows)
         s = known.total(engine, chosen).cpu().numpy().astype(np.float64)
         target = s if self.two_sided else np.maximum(s, 0.0)
-        psi = known.psi[:, torch.as_tensor(free)].cpu().numpy().astype(np.float64)
-        scale = known.psi.std(dim=1).cpu().numpy().astype(np.float64)
+        psi = known.psi.cpu().numpy().astype(np.float64)
+        scale = psi.std(axis=1)
+        psi = psi[:, free]
         weights = compensation(
             psi, target, scale, sparsity=self.sparsity, ridge=self.ridge, weight_max=self.weight_max
         )
@@ -99,23 +101,27 @@ class Puma:
         return chosen.and_also(compensating), known, facts
 
     def __call__(self, engine: Engine, plan: PatchPlan, curvature: str | Curvature, seed: int) -> Update:
-        """The patched model at the largest strength that the guard rails allow.
-
-        Raises:
-            ProjectError: more than one step is asked for.
-        """
-        if plan.steps != 1:
-            raise ProjectError(f"expected steps=1, the only number this version takes, but got {plan.steps}.")
+        """The patched model at the largest strength that the guard rails allow."""
+        check_intent(engine, plan.intent)
         inverse = inverse_of(engine, curvature)
         engine.tick(0, 3, "Influence of the held criteria")
         change, known, facts = self.reweight(engine, plan, inverse)
         engine.tick(1, 3, "Direction of the patch")
         delta, residual = direction_of(engine, change, inverse)
-        engine.tick(2, 3, "Guard rails")
-        strength, binding = railed_strength(engine, plan, known.criteria, delta)
+        lengths: dict[float, list[float]] = {}
+
+        def patched(strength: float) -> Tensor:
+            """theta at ``strength``: straight, or by relinearised steps."""
+            if plan.steps == 1:
+                return engine.theta + strength * delta
+            objective = OBJECTIVES[plan.intent].of(engine, change, strength, inverse.facts["damping"])
+            theta, lengths[strength] = relinearise(engine, objective, curvature, strength * delta, plan.steps)
+            return theta
+
+        strength, model, binding = railed(engine, plan, known.criteria, patched)
         predicted = strength / engine.n * known.total(engine, change)
         return Update(
-            model=engine.model_at(engine.theta + strength * delta),
+            model=model,
             weights=training_weights(engine, change),
             strength=strength,
             predicted=dict(zip((c.name for c in known.criteria), predicted.tolist(), strict=True)),
@@ -124,6 +130,7 @@ class Puma:
                 **facts,
                 "residual": max(residual, known.residual),
                 "binding": binding,
+                "steps": lengths.get(strength, [1.0] * (strength > 0)),
             },
         )
 
@@ -171,19 +178,25 @@ def compensation(
     return found.x
 
 
-def railed_strength(
-    engine: Engine, plan: PatchPlan, criteria: tuple[Criterion, ...], delta: Tensor
-) -> tuple[float, str | None]:
-    """The largest strength tau, tau/2, ... whose MEASURED adverse change keeps every tolerance, else 0.
+def railed(
+    engine: Engine,
+    plan: PatchPlan,
+    criteria: tuple[Criterion, ...],
+    patched: Callable[[float], Tensor],
+) -> tuple[float, nn.Module, str | None]:
+    """The model at the largest strength tau, tau/2, ... whose MEASURED adverse change keeps every tolerance.
 
-    Also the name of the criterion that binds: the one over its tolerance at the last strength refused, or
-    "finite outputs" where the outputs themselves broke down.
+    Returns:
+        That strength (0 where none holds), the model there, and the name of what refused the strength above:
+        the criterion furthest over its tolerance, or "finite outputs" where the outputs broke down.
     """
     before = {criterion.name: engine.criterion(criterion) for criterion in criteria}
     binding = None
     for halving in range(HALVINGS + 1):
         strength = plan.strength / 2**halving
-        theta = engine.theta_of(engine.model_at(engine.theta + strength * delta))
+        engine.tick(2, 3, f"Guard rails at strength {strength:g}")
+        model = engine.model_at(patched(strength))
+        theta = engine.theta_of(model)  # measured on the model that is handed out, in its own type
         excess = {
             criterion.name: engine.criterion(criterion, theta)
             - before[criterion.name]
@@ -193,7 +206,7 @@ def railed_strength(
         if not engine.outputs("validation", theta).isfinite().all():
             binding = "finite outputs"
         elif all(value <= 0 for value in excess.values()):
-            return strength, binding
+            return strength, model, binding
         else:
             binding = max(excess, key=lambda name: excess[name])
-    return 0.0, binding
+    return 0.0, engine.model_at(engine.theta), binding
