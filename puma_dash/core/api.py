@@ -17,6 +17,7 @@ from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device
 from puma_dash.core.evaluation.metrics import METRICS, metrics, per_class, per_row
 from puma_dash.core.evaluation.reliability import reliability
 from puma_dash.core.evaluation.statistics import mcnemar_p, paired_intervals, row_interval
+from puma_dash.core.objective import SquaredError
 from puma_dash.core.types import (
     Comparison,
     Forecast,
@@ -51,7 +52,7 @@ def load(source: str) -> Project:
         )
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, ValueError, TypeError) as error:
         raise ProjectError(
             f"expected a module named {module_name!r} on the Python path, but importing it failed ({error}); "
             "try starting in the folder that holds it."
@@ -93,7 +94,7 @@ def value(
     Returns:
         Scores (n,) float64 with their provenance. psi_j / n is the change of the criterion on removing row j.
     """
-    engine = engine_of(project, device).listen(progress, cancel)
+    engine = engine_of(project, device, progress, cancel)
     chosen, target = resolve_valuation(method), resolve_criterion(criterion)
     start = time.perf_counter()
     scores, facts = chosen(engine, target, curvature)
@@ -121,36 +122,20 @@ def forecast(
     One solve and one forward-mode pass over the split. For methods that are not linear (retraining) it is the
     forecast of naive influence removal.
     """
-    import pandas as pd
-
     check_plan_for(project, plan)
-    engine = engine_of(project, device).listen(progress, cancel)
+    engine = engine_of(project, device, progress, cancel)
     start = time.perf_counter()
     method = resolve_unlearner(plan.method)
     reweight = getattr(method, "reweight", InfluenceRemoval().reweight)
     inverse = inverse_of(engine, curvature)
     change, known, facts = reweight(engine, plan, inverse)
     delta, residual = direction_of(engine, change, inverse)
-    data = engine.split(split)
-    z, dz = engine.pushforward(data, plan.strength * delta)
-    before, after = _probabilities(engine, z), _probabilities(engine, z + dz)
-    targets = data.targets.numpy(force=True)
-    old, new = metrics(before, targets), metrics(after, targets)
-    table = pd.DataFrame({"before": old, "predicted": new})
-    table["change"] = table["predicted"] - table["before"]
-    moved = np.flatnonzero(before.argmax(1) != after.argmax(1))
+    table, flips = _predicted(engine, engine.split(split), plan.strength * delta)
     totals = plan.strength / engine.n * known.total(engine, change)
     return Forecast(
         criteria=dict(zip((c.name for c in known.criteria), totals.tolist(), strict=True)),
         metrics=table,
-        flips=pd.DataFrame(
-            {
-                "row": moved,
-                "target": targets[moved],
-                "before": before.argmax(1)[moved],
-                "after": after.argmax(1)[moved],
-            }
-        ),
+        flips=flips,
         weights=training_weights(engine, change),
         fingerprint=project.fingerprint,
         diagnostics={
@@ -158,7 +143,7 @@ def forecast(
             **facts,
             "residual": max(residual, known.residual),
             "split": split,
-            "n": len(targets),
+            "n": len(engine.split(split)),
             "seconds": time.perf_counter() - start,
         },
     )
@@ -181,7 +166,7 @@ def patch(
         Cancelled: ``cancel`` was set.
     """
     check_plan_for(project, plan)
-    engine = engine_of(project, device).listen(progress, cancel)
+    engine = engine_of(project, device, progress, cancel)
     criteria = [resolve_criterion(hold) for hold in plan.hold]
     start = time.perf_counter()
     method = resolve_unlearner(plan.method)
@@ -276,24 +261,52 @@ def compare(
 
 
 def apply(project: Project, patch: Patch) -> Project:
-    """The project as it stands after ``patch``: its model, its labels and its training weights."""
+    """The project as it stands after ``patch``: its model, labels and training weights."""
     targets = project.train.targets.clone()
     for row, label in patch.plan.relabel.items():
         targets[row] = label
-    train = dataclasses.replace(project.train, targets=targets, weights=torch.as_tensor(patch.weights))
+    full = torch.as_tensor(patch.weights)
+    own = torch.ones_like(full) if project.train.weights is None else project.train.weights.to(full)
+    weights = (own + patch.strength * (full - own)).clamp_min(0)
+    train = dataclasses.replace(project.train, targets=targets, weights=weights)
     return dataclasses.replace(project, model=patch.model, train=train)
 
 
-def engine_of(project: Project, device: str | torch.device | None = None) -> Engine:
+def engine_of(
+    project: Project,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+    cancel: CancelEvent | None = None,
+) -> Engine:
     """The engine of ``project`` on ``device``: the same one for later calls, with what it has factored."""
     where = choose_device(device)
     if where not in project.memo:
         project.memo[where] = Engine(project, device=where)
-    return project.memo[where]
+    return project.memo[where].listen(progress, cancel)
 
 
 def _probabilities(engine: Engine, outputs: torch.Tensor) -> np.ndarray:
     return engine.loss.probabilities(outputs).numpy(force=True)
+
+
+def _predicted(engine: Engine, data: Split, delta: torch.Tensor) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Metrics before and predicted, and the rows predicted to change class; empty for a regression."""
+    import pandas as pd
+
+    if isinstance(engine.loss, SquaredError):
+        return (
+            pd.DataFrame(columns=["before", "predicted", "change"]),
+            pd.DataFrame(columns=["row", "target", "before", "after"]),
+        )
+    z, dz = engine.pushforward(data, delta)
+    before, after = _probabilities(engine, z), _probabilities(engine, z + dz)
+    targets = data.targets.numpy(force=True)
+    table = pd.DataFrame({"before": metrics(before, targets), "predicted": metrics(after, targets)})
+    table["change"] = table["predicted"] - table["before"]
+    old, new = before.argmax(1), after.argmax(1)
+    rows = np.flatnonzero(old != new)
+    flips = {"row": rows, "target": targets[rows], "before": old[rows], "after": new[rows]}
+    return table, pd.DataFrame(flips)
 
 
 def _flips(before: np.ndarray, after: np.ndarray, targets: np.ndarray) -> pd.DataFrame:

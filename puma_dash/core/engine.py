@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.func import functional_call
 
-from puma_dash.core.objective import Parameters, model_dtype
+from puma_dash.core.objective import Parameters, forward, model_dtype
 from puma_dash.core.types import Cancelled, Project, ProjectError, Split
 
 if TYPE_CHECKING:
@@ -132,9 +131,13 @@ class Engine:
         """``split`` with inputs and targets in this engine's type, on its device where they fit."""
         inputs, targets = split.inputs, split.targets
         if inputs.numel() * self.dtype.itemsize <= CACHE_BYTES:
-            inputs, targets = self._to(inputs), self._to(targets)
-        weights = None if split.weights is None else self._to(split.weights.to(self.dtype))
+            inputs, targets = self.to(inputs), self.to(targets)
+        weights = None if split.weights is None else self.to(split.weights.to(self.dtype))
         return Split(inputs, targets, weights, split.groups, split.meta)
+
+    def to(self, values: Tensor) -> Tensor:
+        """``values`` on the device; in this engine's type where they are floating-point."""
+        return values.to(self.device, self.dtype) if values.is_floating_point() else values.to(self.device)
 
     def batches(self, count: int) -> Iterator[slice]:
         """Slices that cover ``range(count)``, checking for cancellation between them."""
@@ -325,7 +328,7 @@ class Engine:
         return self.parameters.unflatten(self.theta if theta is None else theta)
 
     def _forward(self, named: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        return functional_call(self.model, named, (self._to(inputs),))
+        return forward(self.model, named, self.to(inputs))
 
     def _recorded(self, inputs: Tensor, theta: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """Leaf parameters and the outputs recorded on them."""
@@ -356,16 +359,13 @@ class Engine:
         index = rows.to(train.targets.device)
         labels = train.targets[index] if targets is None else torch.as_tensor(targets)
         base = torch.ones(len(rows), dtype=self.dtype) if train.weights is None else train.weights[index]
-        return rows, self._to(labels), base.to(self.device)
+        return rows, self.to(labels), base.to(self.device)
 
     def _pick(self, inputs: Tensor, rows: Tensor) -> Tensor:
         first, count = int(rows[0]), len(rows)
         if torch.equal(rows, torch.arange(first, first + count)):
             return inputs[first : first + count]  # a view: neighbouring rows need no copy
         return inputs[rows.to(inputs.device)]
-
-    def _to(self, values: Tensor) -> Tensor:
-        return values.to(self.device, self.dtype) if values.is_floating_point() else values.to(self.device)
 
     def _activations(self) -> int:
         """Numbers that one row leaves behind in a forward pass: the outputs of all leaf modules."""
@@ -378,7 +378,7 @@ class Engine:
                 for module in self.model.modules()
                 if not any(module.children())
             ]
-            row = self._to(self.project.train.inputs[:1])
+            row = self.to(self.project.train.inputs[:1])
             with torch.no_grad():
                 self.model(row)
             for hook in hooks:

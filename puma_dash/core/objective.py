@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from puma_dash.core.types import SPLITS, ProjectError, listing
 
@@ -198,6 +200,20 @@ def as_model_input(inputs: Tensor, model: nn.Module) -> Tensor:
     return inputs.to(device, model_dtype(model)) if inputs.is_floating_point() else inputs.to(device)
 
 
+def forward(model: nn.Module, named: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    """Outputs (b, c) of ``model`` with the parameters ``named``, by kernels that know forward mode.
+
+    The fused attention kernels that eval mode would take know none.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            return functional_call(model, named, (inputs,))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
 # --- the checks at the edge ------------------------------------------------------------
 
 
@@ -265,9 +281,20 @@ def _check_rows(split: Split, name: str) -> None:
                     f"expected finite {name} {part}, but rows {listing(rows)} hold NaN or infinity; "
                     "try dropping or imputing those rows."
                 )
-    if split.weights is not None and (split.weights < 0).any():
-        rows = (split.weights < 0).nonzero().ravel().tolist()
+    if split.weights is not None:
+        _check_weights(split.weights, name)
+
+
+def _check_weights(weights: Tensor, name: str) -> None:
+    if weights.ndim != 1:
+        raise ProjectError(
+            f"expected {name} weights of shape (n,), one per row, but got {tuple(weights.shape)}."
+        )
+    if (weights < 0).any():
+        rows = (weights < 0).nonzero().ravel().tolist()
         raise ProjectError(f"expected {name} weights >= 0, but rows {listing(rows)} have negative ones.")
+    if not (weights > 0).any():
+        raise ProjectError(f"expected {name} weights above 0 for some rows, but all are 0.")
 
 
 @torch.no_grad()
@@ -295,6 +322,13 @@ def _check_model(model: nn.Module, split: Split, name: str) -> int:
             "expected the same outputs for the same rows in eval mode, but two calls differ; "
             "try removing dropout, noise or augmentation that stays active in eval mode."
         )
+    if len(rows) >= 4:
+        halves = torch.cat([model(half) for half in rows.tensor_split(2)])
+        if not torch.allclose(halves, first, rtol=1e-3, atol=1e-4 * float(first.abs().max() + 1)):
+            raise ProjectError(
+                "expected each row's output not to depend on the rows beside it, but it does; "
+                "try BatchNorm with running statistics (track_running_stats=True) in eval mode."
+            )
     return int(first.shape[1])
 
 

@@ -60,7 +60,7 @@ class AdamRecipe:
                 if on_epoch is not None:
                     on_epoch(epoch)
                 order = used[torch.randperm(len(used), generator=generator).to(device)]
-                for rows in order.split(self.batch_size):
+                for rows in order.tensor_split(batches):  # near-equal parts: none of a single row
                     losses = self.loss(model(inputs[rows]), targets[rows])
                     optimizer.zero_grad(set_to_none=True)
                     (scale * (weights[rows] * losses).mean()).backward()
@@ -70,7 +70,7 @@ class AdamRecipe:
 
 
 def fresh(model: nn.Module, seed: int) -> nn.Module:
-    """A copy of ``model`` with every parameter drawn anew by its module's own ``reset_parameters``.
+    """A copy of ``model`` with its trained parameters drawn anew by each module's ``reset_parameters``.
 
     Raises:
         ProjectError: a module holds parameters but cannot reset them.
@@ -79,10 +79,13 @@ def fresh(model: nn.Module, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for name, module in model.named_modules():
+            own = list(module.parameters(recurse=False))
             reset = getattr(module, "reset_parameters", None)
+            if own and not any(p.requires_grad for p in own):
+                continue
             if callable(reset):
                 reset()
-            elif any(True for _ in module.parameters(recurse=False)):
+            elif own:
                 raise ProjectError(
                     f"expected every module with parameters to have reset_parameters(), but "
                     f"{name or 'the model'} ({type(module).__name__}) has none; "

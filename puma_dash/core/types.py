@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -141,6 +143,10 @@ class Project:
     def fingerprint(self) -> str:
         """SHA-256 over the weights, the data and the objective: what every result is tied to."""
         digest = hashlib.sha256(f"{self.loss!r}|{self.weight_decay!r}".encode())
+        for name, module in self.model.named_modules():
+            described = re.sub(r" at 0x[0-9a-f]+", "", module.extra_repr())
+            digest.update(f"{name}|{type(module).__qualname__}|{described}".encode())
+        digest.update(repr([name for name, p in self.model.named_parameters() if p.requires_grad]).encode())
         for name, value in self.model.state_dict().items():
             _feed(digest, name, value)
         for split_name in SPLITS:
@@ -152,14 +158,14 @@ class Project:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Sorted unique row numbers with a reason; combine with ``|``, ``&`` and ``-``."""
+    """Sorted unique row numbers, or a bool mask, with a reason; combine with ``|``, ``&`` and ``-``."""
 
     rows: np.ndarray
     reason: str = ""
 
     def __post_init__(self) -> None:
         """Sorts the rows and drops repetitions."""
-        rows = np.unique(np.asarray(self.rows, dtype=np.int64))
+        rows = row_array(self.rows)
         rows.setflags(write=False)
         object.__setattr__(self, "rows", rows)
 
@@ -291,7 +297,7 @@ class Patch:
         """Writes the patched model's state dict as safetensors."""
         from safetensors.torch import save_file
 
-        state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         save_file(state, str(path), metadata={"project": self.fingerprint})
 
 
@@ -380,14 +386,14 @@ def _check_plan(plan: PatchPlan) -> None:
                     f"expected {first} and {second} to name different rows, but both name {listing(both)}; "
                     "try leaving those rows in one of the two."
                 )
-    bad = [row for row, e in plan.upweight.items() if not (np.isfinite(e) and e > 0)]
+    bad = [row for row, e in plan.upweight.items() if not _positive(e)]
     if bad:
         raise ProjectError(
             f"expected upweight values e > 0 (1.0 counts the row twice), but rows {listing(bad)} have others."
         )
     if plan.intent not in INTENTS:
         raise ProjectError(f"expected intent to be one of {', '.join(INTENTS)}, but got {plan.intent!r}.")
-    if not (np.isfinite(plan.strength) and plan.strength > 0):
+    if not _positive(plan.strength):
         raise ProjectError(
             f"expected a finite strength > 0, but got {plan.strength!r}; 1.0 is the whole patch."
         )
@@ -402,9 +408,19 @@ def _check_plan(plan: PatchPlan) -> None:
             f"expected tolerances for held criteria only ({', '.join(held) or 'none is held'}), "
             f"but got {', '.join(sorted(unknown))}."
         )
-    bad_tolerance = [name for name, value in plan.tolerance.items() if not value >= 0]
+    bad_tolerance = [name for name, value in plan.tolerance.items() if value != 0 and not _positive(value)]
     if bad_tolerance:
         raise ProjectError(f"expected tolerances >= 0, but {', '.join(bad_tolerance)} has another.")
+
+
+def row_array(rows: Any) -> np.ndarray:
+    """Sorted unique row numbers (k,), from numbers in any order or a bool mask of all rows."""
+    array = np.asarray(rows)
+    return np.flatnonzero(array) if array.dtype == bool else np.unique(array.astype(np.int64))
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and bool(math.isfinite(value) and value > 0)
 
 
 def listing(rows: Iterable[Any], most: int = 8) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from puma_dash.core.types import SPLITS, ProjectError, Split, listing
+from puma_dash.core.types import SPLITS, ProjectError, Split, listing, row_array
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class Criterion(ABC):
         if self.split not in SPLITS:
             raise ProjectError(f"expected one of the splits {', '.join(SPLITS)}, but got {self.split!r}.")
         if self.rows is not None:
-            rows = tuple(np.unique(np.asarray(self.rows, dtype=np.int64)).tolist())
+            rows = tuple(row_array(self.rows).tolist())
             if not rows:
                 raise ProjectError(
                     "expected at least one row for the criterion, but got none; try rows=None."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, vjp, vmap
+from torch.func import vjp, vmap
 
 from puma_dash.core.curvature.base import (
     Inverse,
@@ -18,6 +18,7 @@ from puma_dash.core.curvature.base import (
     indefinite,
     settle_damping,
 )
+from puma_dash.core.objective import forward
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def gauss_newton_matrix(engine: Engine, theta: Tensor | None = None) -> Tensor:
 
     def rooted_jacobian(row: Tensor) -> Tensor:
         """S^T J (c, p) of one row, with S S^T = H."""
-        outputs, pull, *_ = vjp(lambda leaf: functional_call(engine.model, leaf, (row[None],)), named)
+        outputs, pull, *_ = vjp(lambda leaf: forward(engine.model, leaf, row[None]), named)
         root = engine.loss.hessian_root(outputs.detach())[0]  # (c, c)
         (gradients,) = vmap(pull)(root.T[:, None, :])
         return torch.cat([gradients[name].reshape(len(root), -1) for name in engine.parameters.names], dim=1)
@@ -99,7 +100,7 @@ def gauss_newton_matrix(engine: Engine, theta: Tensor | None = None) -> Tensor:
         engine.tick(start, engine.n, "Curvature matrix")
         part = slice(start, start + chunk)
         try:
-            jacobians = vmap(rooted_jacobian)(engine.place(train.take(_range(part, engine.n))).inputs)
+            jacobians = vmap(rooted_jacobian)(engine.to(train.inputs[part]))
         except (RuntimeError, NotImplementedError) as error:
             raise ProjectError(
                 f"expected a model whose rows can be differentiated one by one, but torch.func refused it "
@@ -122,7 +123,3 @@ def hessian_matrix(engine: Engine, theta: Tensor | None = None) -> Tensor:
         columns.append(product(unit))
     matrix = torch.stack(columns)
     return (matrix + matrix.T) / 2
-
-
-def _range(part: slice, n: int) -> Tensor:
-    return torch.arange(part.start, min(part.stop, n))

@@ -34,7 +34,9 @@ class Umap:
     def __call__(self, engine: Engine) -> Coordinates:
         """Coordinates (n, 2)."""
         engine.tick(0, 1, "Loading UMAP (its first use compiles for some seconds)")
-        import umap
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says that Tensorflow, which is not needed, is missing
+            import umap
 
         vectors = features(engine, self.space)
         engine.tick(0, 1, f"UMAP of {len(vectors):,} rows")

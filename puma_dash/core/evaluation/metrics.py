@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,12 +48,13 @@ def metrics(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 
 def expected_calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
     """Top-label ECE over ``BINS`` equal-width bins, as a fraction (Naeini et al. 2015)."""
-    import torch
     from torchmetrics.functional.classification import multiclass_calibration_error
 
+    # torchmetrics would put a confidence of exactly 1 into a bin of its own.
+    below_one = np.nextafter(np.float32(1), np.float32(0))
     return float(
         multiclass_calibration_error(
-            torch.from_numpy(np.ascontiguousarray(probabilities)),
+            torch.from_numpy(np.minimum(probabilities, below_one)),
             torch.from_numpy(np.ascontiguousarray(targets)),
             num_classes=probabilities.shape[1],
             n_bins=BINS,
@@ -63,6 +65,7 @@ def expected_calibration_error(probabilities: np.ndarray, targets: np.ndarray) -
 
 def per_row(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
     """What each row contributes: correct, nll, brier, and confidence with its ECE bin, each (n,)."""
+    probabilities = probabilities.astype(np.float64)
     rows = np.arange(len(targets))
     truth = np.zeros_like(probabilities)
     truth[rows, targets] = 1
@@ -78,9 +81,9 @@ def per_row(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, np.ndar
 
 
 def bin_numbers(confidence: np.ndarray) -> np.ndarray:
-    """Number of the equal-width bin, closed on the right as in torchmetrics, of each confidence (n,)."""
-    edges = np.linspace(0, 1, BINS + 1).astype(confidence.dtype)
-    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)
+    """Number of the equal-width bin of each confidence (n,); closed on the left, as in torchmetrics."""
+    edges = torch.linspace(0, 1, BINS + 1).numpy()
+    return np.clip(np.searchsorted(edges, confidence.astype(np.float32), side="right") - 1, 0, BINS - 1)
 
 
 def per_class(probabilities: np.ndarray, targets: np.ndarray, names: tuple[str, ...]) -> pd.DataFrame:

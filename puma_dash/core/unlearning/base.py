@@ -71,7 +71,7 @@ class Influences:
     def total(self, engine: Engine, change: Change) -> Tensor:
         """-sum_j e_j psi_cj (m,) over ``change``: n times the predicted dC of each criterion."""
         own = engine.split("train").targets[change.rows.to(engine.device)]
-        same = change.targets == own
+        same = (change.targets == own).reshape(len(own), -1).all(1)
         total = -(self.psi[:, change.rows[same.cpu()]] @ change.e[same])
         if not same.all():
             moved = ~same.cpu()
@@ -94,6 +94,8 @@ def check_plan_for(project: Project, plan: PatchPlan) -> None:
         raise ProjectError(f"expected training rows 0 to {n - 1}, but the plan names {listing(outside)}.")
     targets, names = project.train.targets.numpy(force=True), project.class_names or ()
     if targets.ndim > 1:
+        if len(plan.remove) == n:
+            raise ProjectError("expected rows to remain, but the plan removes all of them.")
         if plan.relabel:
             raise ProjectError(
                 "expected a classification project for relabel, but its targets are real values."
@@ -109,10 +111,12 @@ def check_plan_for(project: Project, plan: PatchPlan) -> None:
         raise ProjectError(
             f"expected new labels, but rows {listing(unchanged)} already have the label given."
         )
-    counts = np.bincount(targets, minlength=len(names))
+    weighs = np.ones(n, dtype=bool) if project.train.weights is None else project.train.weights.numpy() > 0
+    counts = np.bincount(targets[weighs], minlength=len(names))
     after = targets.copy()
     after[list(plan.relabel)] = list(plan.relabel.values())
-    left = np.bincount(np.delete(after, list(plan.remove)), minlength=len(names))
+    weighs[list(plan.remove)] = False
+    left = np.bincount(after[weighs], minlength=len(names))
     gone = [names[k] for k in np.flatnonzero((counts > 0) & (left == 0))]
     if gone:
         raise ProjectError(

@@ -12,9 +12,8 @@ compensated: the two-sided form of the paper also cancels an improvement one wan
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -42,6 +41,10 @@ if TYPE_CHECKING:
 
 HALVINGS = 8
 """Guard rails try strength 1, 1/2, ... down to 1/2^HALVINGS of the one asked for."""
+CORRECTIONS = 3
+"""How often the compensation is asked for more, by what was measured, before the strength is halved."""
+OVERSHOOT = 1.25
+"""It is asked for this many times what was missing."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,63 @@ class Puma:
 
     def reweight(self, engine: Engine, plan: PatchPlan, inverse: Inverse) -> tuple[Change, Influences, dict]:
         """The chosen change with its compensation, the influences behind it, and facts on the weights."""
-        criteria = tuple(resolve_criterion(hold) for hold in plan.hold)
-        known = influences(engine, criteria, inverse)
+        known = influences(engine, tuple(resolve_criterion(hold) for hold in plan.hold), inverse)
+        change, facts = self._compensated(engine, plan, known, np.zeros(len(known.criteria)))
+        return change, known, facts
+
+    def __call__(self, engine: Engine, plan: PatchPlan, curvature: str | Curvature, seed: int) -> Update:
+        """The patched model at the largest strength that the guard rails allow.
+
+        Where the whole strength measures worse than forecast, the compensation is first asked for that much
+        more; only then is the strength halved.
+        """
+        check_intent(engine, plan.intent)
+        inverse = inverse_of(engine, curvature)
+        known = influences(engine, tuple(resolve_criterion(hold) for hold in plan.hold), inverse)
+        rails = Rails.of(engine, plan, known.criteria)
+        margin, strength = np.zeros(len(known.criteria)), plan.strength
+        residual, binding = known.residual, None
+        corrections = 0 if self.two_sided or not known.criteria else CORRECTIONS
+        for attempt in range(corrections + HALVINGS + 1):
+            if attempt <= corrections:
+                change, facts = self._compensated(engine, plan, known, margin)
+                delta, last = direction_of(engine, change, inverse)
+                residual = max(residual, last)
+            else:
+                strength /= 2
+            engine.tick(attempt, corrections + HALVINGS + 1, f"Patching at strength {strength:g}")
+            theta, lengths = _moved(engine, plan, change, delta, strength, curvature, inverse)
+            model = engine.model_at(theta)
+            excess, binding_here = rails.excess(model)
+            if binding_here is None:
+                break
+            binding = binding_here
+            margin = margin + OVERSHOOT * engine.n / strength * np.nan_to_num(np.maximum(excess, 0), posinf=0)
+        else:
+            strength, lengths, model = 0.0, [], engine.model_at(engine.theta)
+        predicted = strength / engine.n * known.total(engine, change)
+        return Update(
+            model=model,
+            weights=training_weights(engine, change),
+            strength=strength,
+            predicted=dict(zip((c.name for c in known.criteria), predicted.tolist(), strict=True)),
+            diagnostics={
+                **inverse.facts,
+                **facts,
+                "residual": residual,
+                "corrections": min(attempt, corrections),
+                "binding": binding,
+                "steps": lengths,
+            },
+        )
+
+    def _compensated(
+        self, engine: Engine, plan: PatchPlan, known: Influences, margin: np.ndarray
+    ) -> tuple[Change, dict[str, Any]]:
+        """The chosen change and what compensates it and ``margin`` (m,) beyond its first-order effect."""
         chosen = chosen_change(engine, plan)
         free = np.setdiff1d(np.arange(engine.n), plan.rows)
-        s = known.total(engine, chosen).cpu().numpy().astype(np.float64)
+        s = known.total(engine, chosen).cpu().numpy().astype(np.float64) + margin
         target = s if self.two_sided else np.maximum(s, 0.0)
         psi = known.psi.cpu().numpy().astype(np.float64)
         scale = psi.std(axis=1)
@@ -93,46 +148,11 @@ class Puma:
             torch.as_tensor(weights[used], dtype=engine.dtype, device=engine.device),
         )
         left = (target - psi @ weights) / engine.n
-        facts = {
+        return chosen.and_also(compensating), {
             "compensating_rows": len(used),
             "compensating_largest": float(weights.max(initial=0.0)),
-            "compensation_left": {c.name: float(v) for c, v in zip(criteria, left, strict=True)},
+            "compensation_left": {c.name: float(v) for c, v in zip(known.criteria, left, strict=True)},
         }
-        return chosen.and_also(compensating), known, facts
-
-    def __call__(self, engine: Engine, plan: PatchPlan, curvature: str | Curvature, seed: int) -> Update:
-        """The patched model at the largest strength that the guard rails allow."""
-        check_intent(engine, plan.intent)
-        inverse = inverse_of(engine, curvature)
-        engine.tick(0, 3, "Influence of the held criteria")
-        change, known, facts = self.reweight(engine, plan, inverse)
-        engine.tick(1, 3, "Direction of the patch")
-        delta, residual = direction_of(engine, change, inverse)
-        lengths: dict[float, list[float]] = {}
-
-        def patched(strength: float) -> Tensor:
-            """theta at ``strength``: straight, or by relinearised steps."""
-            if plan.steps == 1:
-                return engine.theta + strength * delta
-            objective = OBJECTIVES[plan.intent].of(engine, change, strength, inverse.facts["damping"])
-            theta, lengths[strength] = relinearise(engine, objective, curvature, strength * delta, plan.steps)
-            return theta
-
-        strength, model, binding = railed(engine, plan, known.criteria, patched)
-        predicted = strength / engine.n * known.total(engine, change)
-        return Update(
-            model=model,
-            weights=training_weights(engine, change),
-            strength=strength,
-            predicted=dict(zip((c.name for c in known.criteria), predicted.tolist(), strict=True)),
-            diagnostics={
-                **inverse.facts,
-                **facts,
-                "residual": max(residual, known.residual),
-                "binding": binding,
-                "steps": lengths.get(strength, [1.0] * (strength > 0)),
-            },
-        )
 
 
 def compensation(
@@ -178,35 +198,50 @@ def compensation(
     return found.x
 
 
-def railed(
+@dataclass(frozen=True, eq=False)
+class Rails:
+    """The held criteria before the patch, and by how much each may get worse."""
+
+    engine: Engine
+    criteria: tuple[Criterion, ...]
+    before: np.ndarray
+    """(m,)"""
+    tolerance: np.ndarray
+    """(m,)"""
+
+    @classmethod
+    def of(cls, engine: Engine, plan: PatchPlan, criteria: tuple[Criterion, ...]) -> Rails:
+        """The rails of ``plan``."""
+        before = [engine.criterion(criterion) for criterion in criteria]
+        tolerance = [plan.tolerance.get(criterion.name, 0.0) for criterion in criteria]
+        return cls(engine, criteria, np.array(before), np.array(tolerance))
+
+    def excess(self, model: nn.Module) -> tuple[np.ndarray, str | None]:
+        """By how much ``model`` passes each tolerance (m,), MEASURED, and the worst criterion that does.
+
+        That name is "finite outputs" where the outputs broke down, None where everything holds.
+        """
+        theta = self.engine.theta_of(model)  # the model that is handed out, rounded to its own type
+        if not self.engine.outputs("validation", theta).isfinite().all():
+            return np.full(len(self.criteria), np.inf), "finite outputs"
+        now = np.array([self.engine.criterion(criterion, theta) for criterion in self.criteria])
+        excess = now - self.before - self.tolerance
+        if not (excess > 0).any():
+            return excess, None
+        return excess, self.criteria[int(excess.argmax())].name
+
+
+def _moved(
     engine: Engine,
     plan: PatchPlan,
-    criteria: tuple[Criterion, ...],
-    patched: Callable[[float], Tensor],
-) -> tuple[float, nn.Module, str | None]:
-    """The model at the largest strength tau, tau/2, ... whose MEASURED adverse change keeps every tolerance.
-
-    Returns:
-        That strength (0 where none holds), the model there, and the name of what refused the strength above:
-        the criterion furthest over its tolerance, or "finite outputs" where the outputs broke down.
-    """
-    before = {criterion.name: engine.criterion(criterion) for criterion in criteria}
-    binding = None
-    for halving in range(HALVINGS + 1):
-        strength = plan.strength / 2**halving
-        engine.tick(2, 3, f"Guard rails at strength {strength:g}")
-        model = engine.model_at(patched(strength))
-        theta = engine.theta_of(model)  # measured on the model that is handed out, in its own type
-        excess = {
-            criterion.name: engine.criterion(criterion, theta)
-            - before[criterion.name]
-            - plan.tolerance.get(criterion.name, 0.0)
-            for criterion in criteria
-        }
-        if not engine.outputs("validation", theta).isfinite().all():
-            binding = "finite outputs"
-        elif all(value <= 0 for value in excess.values()):
-            return strength, model, binding
-        else:
-            binding = max(excess, key=lambda name: excess[name])
-    return 0.0, engine.model_at(engine.theta), binding
+    change: Change,
+    delta: Tensor,
+    strength: float,
+    curvature: str | Curvature,
+    inverse: Inverse,
+) -> tuple[Tensor, list[float]]:
+    """theta (p,) at ``strength``, straight or by relinearised steps, and the length of each step."""
+    if plan.steps == 1:
+        return engine.theta + strength * delta, [1.0]
+    objective = OBJECTIVES[plan.intent].of(engine, change, strength, inverse.facts["damping"])
+    return relinearise(engine, objective, curvature, strength * delta, plan.steps)

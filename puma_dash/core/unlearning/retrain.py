@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,14 @@ class Retrain:
         if isinstance(trainer, AdamRecipe):
             total = trainer.epochs
             extra["on_epoch"] = lambda epoch: engine.tick(epoch, total, "Retraining from scratch")
+        try:
+            start = fresh(project.model, seed)
+        except ProjectError:
+            if isinstance(trainer, AdamRecipe):
+                raise
+            start = copy.deepcopy(project.model)  # a trainer of the user's own may build its model itself
         model = trainer(
-            fresh(project.model, seed).to(engine.device),
+            start.to(engine.device),
             replace(project.train, targets=targets),
             torch.as_tensor(weights),
             engine.weight_decay,
