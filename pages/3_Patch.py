@@ -103,7 +103,7 @@ def settings(here: Context, rows: Rows, draft: Draft) -> None:
     )
     options, steps, intent = {}, 1, "unseen"
     if method == "puma":
-        steps = st.slider("Steps", 1, 10, 1, key="steps", help=text.STEPS_HELP)
+        steps = st.slider("Steps", 1, 10, 3, key="steps", help=text.STEPS_HELP)
         if steps > 1:
             intent = st.radio(
                 "Intent", list(text.INTENTS), format_func=text.INTENTS.get, key="intent", horizontal=True

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# One thread for torch, in subprocesses too: tiny problems only lose by sharing two busy cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_home(tmp_path_factory):

@@ -54,4 +54,10 @@ def train(project: Project, seed: int) -> Project:
     weights = torch.ones(len(project.train))
     model = copy.deepcopy(project.model)  # the recipe trains in place; a project's model never changes
     assert project.trainer is not None, "every demo brings its recipe"
-    return project.with_model(project.trainer(model, project.train, weights, project.weight_decay, seed))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks this small lose by sharing, and sums keep one order on every machine
+    try:
+        trained = project.trainer(model, project.train, weights, project.weight_decay, seed)
+    finally:
+        torch.set_num_threads(threads)
+    return project.with_model(trained)

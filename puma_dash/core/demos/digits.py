@@ -48,7 +48,7 @@ class Digits:
             validation=rows(images[cuts[1]], labels[cuts[1]]),
             test=rows(images[cuts[2]], labels[cuts[2]]),
             weight_decay=1e-3,
-            trainer=recipe(learning_rate=0.01, epochs=60, batch_size=100),
+            trainer=recipe(learning_rate=0.01, epochs=200, batch_size=200),
         )
 
     def __call__(self) -> Project:
