@@ -20,6 +20,12 @@ EMBEDDINGS = {
     "UMAP of inputs": {"embedding": "umap", "space": "inputs"},
     "own columns": {"embedding": "columns"},
 }
+MODE_LABELS = {
+    "replace": "replace the selection",
+    "add": "be added",
+    "subtract": "be taken out",
+    "intersect": "be kept only",
+}
 GALLERY_LIMIT = 60
 
 
@@ -43,15 +49,19 @@ def main() -> None:
 
 def the_map(here: Context, rows: Rows, draft: Draft) -> None:
     """The map with its controls."""
-    mode_at, colour_at, embedding_at = st.columns([2.1, 1, 1], vertical_alignment="bottom")
-    mode = mode_at.segmented_control(
-        "Draw around rows to", MODES, default="replace", required=True, key="mode"
-    )
+    colour_at, embedding_at = st.columns(2)
     colours = colourings(here, rows)
     colour = colour_at.selectbox("Colour by", list(colours), key="colour")
     labels = [label for label in EMBEDDINGS if label != "own columns" or rows.flat]
-    label = embedding_at.selectbox(
-        "Map", sorted(labels, key=lambda label: label not in here.index.embeddings), key="map"
+    computed_first = sorted(labels, key=lambda label: label not in here.index.embeddings)
+    label = embedding_at.selectbox("Map", computed_first, key="map")
+    mode = st.segmented_control(
+        "What you draw around will",
+        MODES,
+        default="replace",
+        format_func=MODE_LABELS.get,
+        required=True,
+        key="mode",
     )
     xy, axes = rows.coordinates(label)
     if xy is None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from puma_dash.ui.panels import VERDICTS, duration, signed
+from puma_dash.ui.panels import duration, signed
 from puma_dash.ui.state import entry
-from puma_dash.ui.text import INTENTS, METHODS, METRICS
+from puma_dash.ui.text import INTENTS, METHODS, METRICS, VERDICTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,14 +115,14 @@ def verdict_table(comparison: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "criterion": frame["criterion"],
+            "verdict": frame["verdict"].map(VERDICTS),
             "predicted": [signed(None if pd.isna(value) else value) for value in frame["predicted"]],
             "measured": [signed(value) for value in frame["measured"]],
             "95 % interval": [
                 f"{signed(low)} to {signed(high)}"
                 for low, high in zip(frame["low"], frame["high"], strict=True)
             ],
-            "may get worse by": frame["tolerance"].map("{:g}".format),
-            "verdict": [VERDICTS[verdict].split(": ")[1] for verdict in frame["verdict"]],
+            "tolerance": frame["tolerance"].map("{:g}".format),
         }
     )
 

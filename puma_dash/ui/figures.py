@@ -218,7 +218,7 @@ def class_figure(
     figure = canvas(title, height=150 + 28 * len(class_names))
     _dumbbells(figure, class_names, floats(before), floats(after), labels=("before", "after"))
     figure.update_traces(hovertemplate=f"%{{x:.1%}}{NO_BOX}")
-    return figure.update_xaxes(title_text=plain(x_title, 80), tickformat=".0%", showgrid=True)
+    return figure.update_xaxes(title_text=plain(x_title, 80), tickformat=".1~%", showgrid=True)
 
 
 def _occupied(bins: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float32]]:

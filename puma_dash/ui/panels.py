@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -11,11 +10,6 @@ from puma_dash.ui.state import Context, jobs
 from puma_dash.workspace.jobs import JobState
 
 POLL_SECONDS = 0.5
-VERDICTS = {
-    "pass": ":material/check_circle: pass",
-    "fail": ":material/cancel: fail",
-    "inconclusive": ":material/help: inconclusive",
-}
 
 
 def no_project() -> None:
@@ -121,8 +115,3 @@ def chart(figure: Any, alt: str, read: str, *, key: str, **options: Any) -> None
 def facts(pairs: list[tuple[str, str]]) -> None:
     """Name and value of each fact, one per line."""
     st.markdown("  \n".join(f"**{name}** {value}" for name, value in pairs))
-
-
-def undoable(here: Context, change: Callable[[Any], Any]) -> Callable[[], None]:
-    """A callback that edits the draft."""
-    return lambda: here.edit(change)

@@ -161,6 +161,7 @@ CRITERIA = {
     "cross_entropy": "cross-entropy",
     "brier": "Brier score",
 }
+VERDICTS = {"pass": "✓ pass", "fail": "✗ fail", "inconclusive": "? inconclusive"}
 INTENTS = {"unseen": "as if never seen", "forget": "forget"}
 STEPS_HELP = (
     "1 is the straight patch of the paper. More steps bend it: each takes the curvature where the last one "

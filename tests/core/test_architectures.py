@@ -136,9 +136,11 @@ def test_forecast_and_puma(built):
 
 def test_retraining_starts_from_fresh_weights_but_keeps_what_was_frozen():
     made = frozen()
+    made.model[6].bias.requires_grad_(False)
     recipe = puma.AdamRecipe(puma.LOSSES["cross_entropy"](), epochs=1)
     patch = puma.patch(made.project(trainer=recipe), puma.PatchPlan(remove=(1,), method="retrain"))
     assert torch.equal(patch.model[0].weight, made.model[0].weight)
+    assert torch.equal(patch.model[6].bias, made.model[6].bias)
     assert not torch.equal(patch.model[6].weight, made.model[6].weight)
 
 

@@ -70,6 +70,7 @@ def test_names_are_unique_and_equal_criteria_are_equal():
     for key, kind in puma.CRITERIA.items():
         assert kind().name == key
     assert puma.Brier(rows=(3, 1, 3)) == puma.Brier(rows=np.array([1, 3]))
+    assert puma.Brier(rows=puma.Selection([3, 1], "lasso")) == puma.Brier(rows=(1, 3))
     assert puma.Brier(rows=[3, 1]).name == puma.Brier(rows=(1, 3)).name
 
 

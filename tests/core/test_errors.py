@@ -197,6 +197,7 @@ CALLS = {
     "a criterion row out of range": (lambda: value(criterion=puma.Brier(rows=(3, 15))), "rows 0 to 14"),
     "a negative criterion row": (lambda: value(criterion=puma.Brier(rows=(-1,))), "rows 0 to 14"),
     "no criterion rows": (lambda: value(criterion=puma.Brier(rows=())), "at least one row"),
+    "a fractional criterion row": (lambda: value(criterion=puma.Brier(rows=(1.5,))), "whole row numbers"),
     "a criterion on no split": (
         lambda: value(criterion=puma.Brier(split="holdout")),
         "train, validation, test",
@@ -205,6 +206,10 @@ CALLS = {
     "cross-entropy of a regression": (lambda: value(like=REGRESSION), "squared_error"),
     "brier of a regression": (lambda: value(criterion="brier", like=REGRESSION), "classification"),
     "squared error of a classifier": (lambda: value(criterion="squared_error"), "regression"),
+    "a comparison of regressions": (
+        lambda: puma.compare(REGRESSION.project(), plan(remove=(1,), like=REGRESSION)),
+        "classification",
+    ),
     "a dense matrix too large": (
         lambda: value(like=case(mlp(3, 170, 120, 3), (3,), 3), curvature=puma.Dense()),
         "ConjugateGradient",

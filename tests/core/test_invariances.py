@@ -214,6 +214,19 @@ def test_a_large_model_in_single_precision(monkeypatch):
     np.testing.assert_allclose(single.scores, double.scores, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_is_computed_in_single(monkeypatch, dtype):
+    """Sums and solves of half precision are noise."""
+    monkeypatch.setattr(engine_module, "DOUBLE_LIMIT", 0)
+    case = CASES["softmax"].but(model=mlp(3, 40, 40, 3).to(dtype))
+    same = case.but(model=copy.deepcopy(case.model).float())
+    half, single = (
+        puma.value(each.project(), curvature=puma.ConjugateGradient(damping=0.02, tolerance=1e-6)).scores
+        for each in (case, same)
+    )
+    np.testing.assert_allclose(half, single, rtol=1e-3, atol=1e-4)
+
+
 def test_unknown_weight_decay_counts_as_none():
     case = CASES["softmax"]
     unknown, zero = (puma.value(case.project(weight_decay=wd), curvature=EXACT).scores for wd in (None, 0.0))

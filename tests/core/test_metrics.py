@@ -82,6 +82,8 @@ def edges(dtype):
     """Two classes; confidences on the edges of bins, exactly 1 among them."""
     confidence = np.array([8, 9, 10, 11, 12, 13, 14, 15, 15]) / 15
     confidence = np.r_[confidence, 0.51, 0.6, 0.8, 0.95, 0.99].astype(dtype)
+    nearby = [np.nextafter(confidence, dtype(side)).clip(max=1) for side in (0, 2)]
+    confidence = np.concatenate([confidence, *nearby])
     return np.stack([confidence, 1 - confidence], 1), np.resize([0, 1, 1, 0], len(confidence))
 
 

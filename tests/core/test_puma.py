@@ -11,7 +11,7 @@ from sklearn.linear_model import ElasticNet
 import puma_dash as puma
 from puma_dash.core.unlearning.puma import compensation
 
-from .cases import Reference, flat, trained
+from .cases import CASES, Reference, flat, trained
 
 CURVATURE = puma.Dense(damping=0.05)
 WIDE = {"cross_entropy": 1e3, "brier": 1e3}
@@ -142,16 +142,18 @@ def patched(project, remove=(), hold=("cross_entropy",), tolerance=WIDE, method=
     return puma.patch(project, plan, curvature=CURVATURE)
 
 
-def test_the_patch_is_what_its_weights_say(project, reference, psi, ranked):
+@pytest.mark.parametrize("tolerance", [WIDE, {}], ids=["wide rails", "default rails"])
+def test_the_patch_is_what_its_weights_say(project, reference, psi, ranked, tolerance):
     """delta and predictions from the reference and the weights a (1 + e) that the patch reports."""
     hold = ("cross_entropy", "brier")
     removed, raised = ranked[-4:].tolist(), {int(ranked[20]): 0.5}
-    patch = patched(project, removed, hold, upweight=raised, strength=0.7)
+    patch = patched(project, removed, hold, tolerance, upweight=raised, strength=0.7)
+    tau = patch.strength
     e = patch.weights - 1
-    torch.testing.assert_close(patch.delta, 0.7 * reference.delta(e, damping=0.05), rtol=1e-7, atol=1e-10)
+    torch.testing.assert_close(patch.delta, tau * reference.delta(e, damping=0.05), rtol=1e-7, atol=1e-10)
     torch.testing.assert_close(flat(patch.model), reference.theta + patch.delta)
     np.testing.assert_allclose(
-        [patch.predicted[key] for key in hold], -0.7 / reference.n * psi @ e, rtol=1e-7
+        [patch.predicted[key] for key in hold], -tau / reference.n * psi @ e, rtol=1e-7
     )
     for key in hold:
         moved = reference.criterion(key, reference.theta + patch.delta) - reference.criterion(key)
@@ -241,6 +243,22 @@ def test_a_patch_that_breaks_the_outputs_is_refused(project, ranked):
     patch = patched(project, ranked[-4:].tolist(), hold=(), strength=1e308)
     assert torch.isfinite(patch.delta).all()
     assert torch.isfinite(Reference(trained()).outputs(project.validation.inputs, flat(patch.model))).all()
+
+
+def test_a_criterion_that_is_no_number_does_not_pass():
+    """Validation outputs stay finite, those of one test row do not: NaN is no improvement."""
+    case = CASES["one logit"]
+    x, y = (
+        np.concatenate([part[0] for part in (case.validation, case.train)]),
+        np.r_[case.validation[1], case.train[1]],
+    )
+    x[30] = [1e300, -1e300, 1e300]
+    model = torch.nn.Sequential(torch.nn.Linear(3, 1)).double()
+    project = case.but(model=model).project(test=puma.Split(x, y))
+    hold = puma.CrossEntropy(split="test", rows=range(20, 36))
+    plan = puma.PatchPlan(remove=(1, 2), hold=(hold,), tolerance={hold.name: 9e299}, strength=1e12)
+    patch = puma.patch(project, plan, curvature=CURVATURE)
+    assert np.isfinite(patch.measured[hold.name])
 
 
 @pytest.mark.parametrize("method", ["puma", "influence"])

@@ -1,0 +1,131 @@
+"""Relinearised steps against objectives written out anew: where they end, the gradient is zero."""
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd.functional import jacobian
+
+import puma_dash as puma
+from puma_dash.core.types import INTENTS
+
+from .cases import CASES, CONVEX, Reference, converged, flat
+
+DAMPING = 0.05
+CURVATURE = puma.Dense(damping=DAMPING)
+REMOVED, RAISED = (1, 6), {7: 0.5}
+
+
+def gradient_of(value, theta):
+    return jacobian(value, theta)
+
+
+def kl(old, new):
+    """KL divergence of the predictions per row, for both kinds of logits."""
+    if old.shape[1] == 1:
+        old, new = (torch.cat([torch.zeros_like(z), z], 1) for z in (old, new))
+    return (old.softmax(1) * (old.log_softmax(1) - new.log_softmax(1))).sum(1)
+
+
+def changed_labels(reference, relabel):
+    labels = reference.y.clone()
+    for row, label in relabel.items():
+        labels[row] = label
+    return labels
+
+
+def unseen(reference, e, relabel, tau):
+    """Q: the re-weighted objective, flat at theta_org without the change."""
+    own = gradient_of(reference.objective, reference.theta)
+    labels = changed_labels(reference, relabel)
+
+    def value(theta):
+        move, losses = theta - reference.theta, reference.losses(reference.x, reference.y, theta)
+        changed = (e * reference.a) @ losses
+        for row in relabel:
+            fresh = reference.losses(reference.x[row : row + 1], labels[row : row + 1], theta)[0]
+            changed = changed + reference.a[row] * (fresh - losses[row])
+        return reference.objective(theta) + tau / reference.n * changed - own @ move
+
+    return value
+
+
+def forget(reference, e, relabel, tau):
+    """Q: the retained rows' predictions stay, the removed rows' losses rise."""
+    before = reference.outputs(reference.x).detach()
+    kept = reference.a * (e >= 0)
+    kept[list(relabel)] = 0
+    labels = changed_labels(reference, relabel)
+
+    def value(theta):
+        move, losses = theta - reference.theta, reference.losses(reference.x, reference.y, theta)
+        changed = (e * reference.a) @ losses
+        for row in relabel:
+            fresh = reference.losses(reference.x[row : row + 1], labels[row : row + 1], theta)[0]
+            changed = changed + reference.a[row] * (fresh - losses[row])
+        held = kept @ kl(before, reference.outputs(reference.x, theta)) / reference.n
+        near = (reference.case.weight_decay + DAMPING) / 2 * move @ move
+        return held + near + tau / reference.n * changed
+
+    return value
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.3])
+@pytest.mark.parametrize("intent", [unseen, forget])
+@pytest.mark.parametrize("name", ["softmax", "weighted softmax", "one logit", "convolution"])
+def test_many_steps_end_where_the_objective_is_flat(name, intent, tau):
+    """At a model that is not at its minimum: nothing but the change may move it."""
+    reference = Reference(CASES[name])
+    classes = max(2, reference.outputs(reference.x).shape[1])
+    relabel = {10: int(reference.y[10] + 1) % classes}
+    e = torch.zeros(reference.n).double()
+    e[list(REMOVED)], e[7] = -1, 0.5
+    value = intent(reference, e, relabel, tau)
+    plan = puma.PatchPlan(
+        remove=REMOVED, upweight=RAISED, relabel=relabel, intent=intent.__name__, strength=tau, steps=60
+    )
+    patch = puma.patch(CASES[name].project(), plan, curvature=CURVATURE)
+    start, end = (gradient_of(value, theta) for theta in (reference.theta, reference.theta + patch.delta))
+    assert end.norm() < 1e-4 * start.norm()
+    assert value(reference.theta + patch.delta) < value(reference.theta)
+
+
+@pytest.mark.parametrize("name", CONVEX)
+def test_unseen_is_retraining_for_convex_models(name):
+    case = converged(name)
+    reference = Reference(case)
+    e = np.zeros(reference.n)
+    e[list(REMOVED)], e[7] = -1, 0.5
+    plan = puma.PatchPlan(remove=REMOVED, upweight=RAISED, steps=30)
+    patch = puma.patch(case.project(), plan, curvature=puma.Dense(damping=0.0))
+    exact = reference.minimise(reference.a.numpy() * (1 + e))
+    torch.testing.assert_close(flat(patch.model), exact, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("intent", INTENTS)
+def test_a_first_full_step_is_the_straight_patch(intent):
+    """The objective of a tiny change is its own quadratic: one step does, the second has nothing to add."""
+    project = CASES["softmax"].project()
+    plans = [puma.PatchPlan(upweight={3: 1e-6}, intent=intent, steps=steps) for steps in (1, 2)]
+    one, two = (puma.patch(project, plan, curvature=CURVATURE) for plan in plans)
+    torch.testing.assert_close(two.delta, one.delta, rtol=1e-2, atol=1e-12)
+
+
+@pytest.mark.parametrize("intent", INTENTS)
+def test_rails_measure_the_model_that_is_handed_out(intent):
+    reference = Reference(CASES["softmax"])
+    valuable = np.argsort(reference.psi(damping=DAMPING))[-3:].tolist()
+    held = {"cross_entropy": 1e-3}
+    plan = puma.PatchPlan(
+        remove=valuable,
+        hold=tuple(held),
+        tolerance=held,
+        steps=4,
+        intent=intent,
+        method=puma.Puma(weight_max=0.0),
+    )
+    patch = puma.patch(CASES["softmax"].project(), plan, curvature=CURVATURE)
+    change = reference.criterion(theta=flat(patch.model)) - reference.criterion()
+    assert patch.measured["cross_entropy"] == pytest.approx(float(change))
+    assert 0 < patch.strength < 1
+    assert change <= 1e-3
+    assert patch.diagnostics["binding"] == "cross_entropy"
