@@ -247,7 +247,7 @@ def compare(
         metrics=table,
         reliability=pd.concat(curves, ignore_index=True),
         flips=flips,
-        verdicts=_verdicts(patch, old_engine, new_engine, seed),
+        verdicts=_verdicts(patch, split, old_engine, new_engine, seed),
         per_class=classes,
         marked=_marked(old_engine, new_engine, patch.plan),
         fingerprint=project.fingerprint,
@@ -262,6 +262,11 @@ def compare(
 
 def apply(project: Project, patch: Patch) -> Project:
     """The project as it stands after ``patch``: its model, labels and training weights."""
+    if patch.plan.relabel and patch.strength != 1:
+        raise ProjectError(
+            f"expected a patch at strength 1 to go on from, but it relabels at strength {patch.strength:g}, which "
+            "leaves rows between two labels; try a larger tolerance, or fewer relabels."
+        )
     targets = project.train.targets.clone()
     for row, label in patch.plan.relabel.items():
         targets[row] = label
@@ -320,21 +325,25 @@ def _flips(before: np.ndarray, after: np.ndarray, targets: np.ndarray) -> pd.Dat
     )
 
 
-def _verdicts(patch: Patch, before: Engine, after: Engine, seed: int) -> pd.DataFrame:
-    """One row per held criterion: predicted, measured, tolerance, interval of the change, verdict."""
+def _verdicts(patch: Patch, split: str, before: Engine, after: Engine, seed: int) -> pd.DataFrame:
+    """One row per held criterion: predicted, measured, tolerance, interval of the change, verdict.
+
+    Criteria on all rows of validation, where patches are tuned, are judged on ``split``.
+    """
     import pandas as pd
 
     rows = []
     for hold in patch.plan.hold:
-        criterion = resolve_criterion(hold)
-        tolerance = patch.plan.tolerance.get(criterion.name, 0.0)
+        held = resolve_criterion(hold)
+        elsewhere = held.rows is None and held.split == "validation" != split
+        criterion = dataclasses.replace(held, split=split) if elsewhere else held
+        tolerance = patch.plan.tolerance.get(held.name, 0.0)
         low, high = _criterion_interval(criterion, before, after, seed)
-        measured = patch.measured[criterion.name]
         rows.append(
             {
                 "criterion": criterion.name,
-                "predicted": patch.predicted.get(criterion.name, np.nan),
-                "measured": measured,
+                "predicted": np.nan if elsewhere else patch.predicted.get(held.name, np.nan),
+                "measured": after.criterion(criterion) - before.criterion(criterion),
                 "tolerance": tolerance,
                 "low": low,
                 "high": high,

@@ -53,10 +53,9 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         ProjectError: no such device on this machine.
     """
     if device in (None, "auto"):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        chosen = torch.empty(0, device=torch.device(device)).device  # "cuda" comes back as "cuda:0"
     except (RuntimeError, AssertionError) as error:
         raise ProjectError(
             f"expected a device of this machine, but got {device!r} ({str(error).splitlines()[0]}); "
@@ -89,7 +88,10 @@ class Engine:
         self.parameters = Parameters.of(project.model)
         p = sum(self.parameters.sizes)
         small = p <= DOUBLE_LIMIT and self.device.type == "cpu"
-        self.dtype = torch.float64 if small else model_dtype(project.model)
+        own = model_dtype(project.model)
+        self.dtype = torch.float64 if small else torch.promote_types(own, torch.float32)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # TF32 keeps 3 digits: too few for solves and rails
         self.model = copy.deepcopy(project.model).to(self.device, self.dtype).eval().requires_grad_(False)
         self.theta = self.parameters.flatten(dict(self.model.named_parameters()))
         self.loss = cast("Loss", project.loss)
@@ -122,18 +124,17 @@ class Engine:
     # --- rows ------------------------------------------------------------
 
     def split(self, name: str) -> Split:
-        """The split in this engine's type; on its device too where it fits there."""
+        """The split in this engine's type and on its device; the inputs only where they fit there."""
         if name not in self._splits:
             self._splits[name] = self.place(self.project.split(name))
         return self._splits[name]
 
     def place(self, split: Split) -> Split:
-        """``split`` with inputs and targets in this engine's type, on its device where they fit."""
-        inputs, targets = split.inputs, split.targets
-        if inputs.numel() * self.dtype.itemsize <= CACHE_BYTES:
-            inputs, targets = self.to(inputs), self.to(targets)
+        """``split`` in this engine's type and on its device; the inputs only where they fit there."""
+        fits = split.inputs.numel() * self.dtype.itemsize <= CACHE_BYTES
+        inputs = self.to(split.inputs) if fits else split.inputs
         weights = None if split.weights is None else self.to(split.weights.to(self.dtype))
-        return Split(inputs, targets, weights, split.groups, split.meta)
+        return Split(inputs, self.to(split.targets), weights, split.groups, split.meta)
 
     def to(self, values: Tensor) -> Tensor:
         """``values`` on the device; in this engine's type where they are floating-point."""
@@ -208,7 +209,7 @@ class Engine:
         rows, targets, base = self._training_rows(rows, targets)
         weights = weights.to(self.device, self.dtype) * base
         used = weights.nonzero().ravel()
-        rows, targets, weights = rows[used], targets[used], weights[used]
+        rows, targets, weights = rows[used.cpu()], targets[used], weights[used]
         inputs = self.split("train").inputs
         total = torch.zeros_like(self.theta)
         for part in self.batches(len(rows)):
@@ -353,7 +354,7 @@ class Engine:
             return value, torch.zeros_like(value) if tangent is None else tangent
 
     def _training_rows(self, rows: Tensor | None, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Row numbers, labels and training weights a_j of ``rows``, on the device."""
+        """Row numbers on the CPU, labels and training weights a_j on the device, of ``rows``."""
         train = self.split("train")
         rows = torch.arange(self.n) if rows is None else torch.as_tensor(rows)
         index = rows.to(train.targets.device)

@@ -1,11 +1,35 @@
-"""Looking up by name what can be added: criteria, curvatures, valuations, unlearning methods, demos."""
+"""What can be added (criteria, curvatures, valuations, unlearning methods, demos): ranges and look-up by name."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from puma_dash.core.types import ProjectError
+
+
+class Described:
+    """A frozen dataclass whose fields say what they take; anything else is refused when it is made.
+
+    The metadata of a field are ``help``, ``min``, ``max`` and ``choices`` (words in one string).
+    """
+
+    def __post_init__(self) -> None:
+        """Checks the fields.
+
+        Raises:
+            ProjectError: a value is outside its range or not among its choices.
+        """
+        for entry in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, told = getattr(self, entry.name), entry.metadata
+            if "choices" in told and value not in told["choices"].split():
+                words = ", ".join(told["choices"].split())
+                raise ProjectError(f"expected {entry.name} to be one of {words}, but got {value!r}.")
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                low, high = told.get("min", -float("inf")), told.get("max", float("inf"))
+                if not low <= value <= high:
+                    raise ProjectError(f"expected {entry.name} from {low:g} to {high:g}, but got {value!r}.")
 
 
 def resolve(registry: Mapping[str, Any], value: Any, kind: str) -> Any:

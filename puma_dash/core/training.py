@@ -75,20 +75,20 @@ def fresh(model: nn.Module, seed: int) -> nn.Module:
     Raises:
         ProjectError: a module holds parameters but cannot reset them.
     """
-    model = copy.deepcopy(model)
-    with torch.random.fork_rng():
+    trained, model = model, copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for name, module in model.named_modules():
-            own = list(module.parameters(recurse=False))
             reset = getattr(module, "reset_parameters", None)
-            if own and not any(p.requires_grad for p in own):
-                continue
             if callable(reset):
                 reset()
-            elif own:
+            elif any(p.requires_grad for p in module.parameters(recurse=False)):
                 raise ProjectError(
                     f"expected every module with parameters to have reset_parameters(), but "
                     f"{name or 'the model'} ({type(module).__name__}) has none; "
                     "try a trainer of your own that builds a fresh model."
                 )
+    for name, parameter in trained.named_parameters():
+        if not parameter.requires_grad:
+            model.get_parameter(name).data.copy_(parameter)  # what was frozen stays frozen
     return model

@@ -415,8 +415,13 @@ def _check_plan(plan: PatchPlan) -> None:
 
 def row_array(rows: Any) -> np.ndarray:
     """Sorted unique row numbers (k,), from numbers in any order or a bool mask of all rows."""
-    array = np.asarray(rows)
-    return np.flatnonzero(array) if array.dtype == bool else np.unique(array.astype(np.int64))
+    array = np.asarray(rows.rows if isinstance(rows, Selection) else rows)
+    if array.dtype == bool:
+        return np.flatnonzero(array)
+    whole = array.astype(np.int64) if array.dtype.kind in "iuf" else None
+    if whole is None or not np.array_equal(whole, array):
+        raise ProjectError(f"expected whole row numbers, but got {listing(array.ravel().tolist())}.")
+    return np.unique(whole)
 
 
 def _positive(value: Any) -> bool:

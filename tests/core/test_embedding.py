@@ -68,7 +68,11 @@ def test_umap_keeps_far_groups_apart_and_is_the_same_twice():
     case = trained()
     x = case.train[0] + 100 * (case.train[1] == 0)[:, None]
     engine = Engine(case.but(train=(x, case.train[1])).project())
+    threads = torch.get_num_threads()
     xy, again = (UMAP(space="inputs", neighbors=5)(engine).xy for _ in range(2))
+    left = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    assert left == threads  # numba sets OpenMP's, which is torch's, to all cores
     np.testing.assert_array_equal(xy, again)
     group = case.train[1] == 0
     distances = np.linalg.norm(xy[:, None] - xy[None], axis=2) + np.diag(np.full(60, np.inf))

@@ -19,7 +19,7 @@ def case(request):
 
 
 def plan_for(strength=1.0, method="influence"):
-    rows = {"remove": (1, 2, 8), "upweight": {5: 2.0}, "relabel": {0: 1}}
+    rows = {"remove": (1, 2, 9), "upweight": {5: 2.0}, "relabel": {0: 1}}
     return puma.PatchPlan(hold=("cross_entropy", "brier"), method=method, strength=strength, **rows)
 
 
@@ -60,7 +60,7 @@ def test_predicted_criteria_are_those_of_the_patch(case, method):
     project = case.project()
     wide = {"cross_entropy": 1e3, "brier": 1e3}
     plan = puma.PatchPlan(
-        remove=(1, 2, 8), hold=tuple(wide), tolerance=wide, method=method, strength=0.5, relabel={0: 1}
+        remove=(1, 2, 9), hold=tuple(wide), tolerance=wide, method=method, strength=0.5, relabel={0: 1}
     )
     forecast, patch = (call(project, plan, curvature=CURVATURE) for call in (puma.forecast, puma.patch))
     assert forecast.criteria == pytest.approx(patch.predicted)

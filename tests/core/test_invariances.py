@@ -108,11 +108,11 @@ def test_a_patch_is_the_sum_of_its_parts():
     project = CASES["weighted softmax"].project()
     parts = [
         {"remove": (1,)},
-        {"remove": (8,)},
+        {"remove": (9,)},
         {"upweight": {5: 0.3}},
         {"relabel": {6: int(project.train.targets[6] == 0)}},
     ]
-    whole = {"remove": (1, 8), **parts[2], **parts[3]}
+    whole = {"remove": (1, 9), **parts[2], **parts[3]}
     one, *several = (puma.patch(project, naive(**rows), curvature=EXACT) for rows in (whole, *parts))
     close(one.delta, sum(patch.delta for patch in several))
     assert one.predicted["cross_entropy"] == pytest.approx(sum(p.predicted["cross_entropy"] for p in several))

@@ -10,7 +10,13 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from puma_dash.core.evaluation.metrics import BINS, METRICS, metrics, per_class, per_row
 from puma_dash.core.evaluation.reliability import reliability
-from puma_dash.core.evaluation.statistics import mcnemar_p, paired_intervals, resampled_ece, row_interval
+from puma_dash.core.evaluation.statistics import (
+    mcnemar_p,
+    paired_intervals,
+    resampled_ece,
+    row_interval,
+    times_drawn,
+)
 
 
 def drawn(n=400, classes=3, sharpness=2.0, seed=0):
@@ -95,13 +101,15 @@ def test_one_ece_everywhere(rows):
     gaps = (table["count"] / len(y) * (table["accuracy"] - table["confidence"]).abs()).sum()
     assert gaps == pytest.approx(metrics(p, y)["ece"], abs=1e-6)
     whole = np.arange(len(y))
-    assert resampled_ece(per_row(p, y), np.stack([whole, whole[::-1]])) == pytest.approx([gaps, gaps])
+    assert resampled_ece(per_row(p, y), times_drawn(np.stack([whole, whole[::-1]]))) == pytest.approx(
+        [gaps, gaps]
+    )
 
 
 def test_resampled_ece_is_the_ece_of_the_sample(rows):
     p, y = rows
     index = np.random.default_rng(0).integers(0, len(y), (2, 3, len(y)))
-    found = resampled_ece(per_row(p, y), index)
+    found = resampled_ece(per_row(p, y), times_drawn(index))
     assert found.shape == (2, 3)
     for place in np.ndindex(2, 3):
         chosen = index[place]

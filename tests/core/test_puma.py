@@ -248,15 +248,12 @@ def test_a_patch_that_breaks_the_outputs_is_refused(project, ranked):
 def test_a_criterion_that_is_no_number_does_not_pass():
     """Validation outputs stay finite, those of one test row do not: NaN is no improvement."""
     case = CASES["one logit"]
-    x, y = (
-        np.concatenate([part[0] for part in (case.validation, case.train)]),
-        np.r_[case.validation[1], case.train[1]],
-    )
-    x[30] = [1e300, -1e300, 1e300]
+    x, y = (np.concatenate(parts) for parts in zip(case.validation, case.train, strict=True))
+    x[30:32], y[30:32] = [[1e150] * 3, [-1e150] * 3], 1  # one logit becomes +inf: its loss is inf - inf
     model = torch.nn.Sequential(torch.nn.Linear(3, 1)).double()
     project = case.but(model=model).project(test=puma.Split(x, y))
     hold = puma.CrossEntropy(split="test", rows=range(20, 36))
-    plan = puma.PatchPlan(remove=(1, 2), hold=(hold,), tolerance={hold.name: 9e299}, strength=1e12)
+    plan = puma.PatchPlan(remove=(1, 2), hold=(hold,), tolerance={hold.name: 9e299}, strength=1e161)
     patch = puma.patch(project, plan, curvature=CURVATURE)
     assert np.isfinite(patch.measured[hold.name])
 

@@ -52,6 +52,23 @@ def test_fields_describe_themselves(kind):
             assert entry.metadata.get("min", value) <= value <= entry.metadata.get("max", value)
 
 
+BEYOND = [
+    pytest.param(kind, {entry.name: entry.metadata[end] + step}, id=f"{kind.__name__}-{entry.name}-{end}")
+    for entries in REGISTRIES.values()
+    for kind in entries.values()
+    for entry in dataclasses.fields(kind)
+    for end, step in (("min", -1), ("max", 1))
+    if end in entry.metadata
+]
+
+
+@pytest.mark.parametrize(("kind", "fields"), BEYOND)
+def test_numbers_outside_their_range_are_refused(kind, fields):
+    """The range is part of the field: a form may be bypassed, a notebook has none."""
+    with pytest.raises(puma.ProjectError, match=next(iter(fields))):
+        kind(**fields)
+
+
 def test_keys_are_the_fixed_ones():
     """design.md, section 4: names may be added, never changed."""
     assert {"cross_entropy", "brier"} <= set(puma.CRITERIA)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from puma_dash.core.curvature.base import Curvature, Inverse, Solution
 from puma_dash.core.curvature.conjugate_gradient import ConjugateGradient
 from puma_dash.core.curvature.dense import Dense
-from puma_dash.core.registry import resolve
+from puma_dash.core.registry import Described, resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ DENSE_PRODUCTS = 2e10
 
 
 @dataclass(frozen=True)
-class Auto:
+class Auto(Described):
     """The exact dense matrix where it is cheap, else conjugate gradients; both on the Gauss-Newton matrix."""
 
     label = "automatic"

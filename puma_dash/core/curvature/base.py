@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
 
 NETWORK_DAMPING = 0.01
-MATRICES = ("ggn", "hessian")
 
 
 class Solution(NamedTuple):
@@ -68,13 +67,7 @@ def describe_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
 
 
-def check_matrix(matrix: str) -> None:
-    """Refuses a matrix that is not one of ``MATRICES``."""
-    if matrix not in MATRICES:
-        raise ProjectError(f"expected matrix to be one of {', '.join(MATRICES)}, but got {matrix!r}.")
-
-
-def settle_damping(engine: Engine, damping: float | str, theta: Tensor | None) -> float:
+def settle_damping(engine: Engine, damping: float | str) -> float:
     """The number that ``damping`` stands for.
 
     "auto" is 0 where B is positive definite without it (a model linear in its parameters, with weight decay),

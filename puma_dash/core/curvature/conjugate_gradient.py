@@ -13,11 +13,11 @@ from torch import Tensor
 from puma_dash.core.curvature.base import (
     Inverse,
     Solution,
-    check_matrix,
     facts,
     indefinite,
     settle_damping,
 )
+from puma_dash.core.registry import Described
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ConjugateGradient:
+class ConjugateGradient(Described):
     """B x = v by conjugate gradients; B = Gauss-Newton matrix (or exact Hessian) + (wd + damping) I.
 
     The relative residual reached is reported with every answer. Negative curvature, which only the exact
@@ -56,8 +56,7 @@ class ConjugateGradient:
         Raises:
             ProjectError: no such number of rows, or (when solving) negative curvature.
         """
-        check_matrix(self.matrix)
-        damping = settle_damping(engine, self.damping, theta)
+        damping = settle_damping(engine, self.damping)
         shift = engine.weight_decay + damping
         product = self._product(engine, theta)
 

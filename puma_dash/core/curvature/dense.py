@@ -13,12 +13,12 @@ from torch.func import vjp, vmap
 from puma_dash.core.curvature.base import (
     Inverse,
     Solution,
-    check_matrix,
     facts,
     indefinite,
     settle_damping,
 )
 from puma_dash.core.objective import forward
+from puma_dash.core.registry import Described
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ JACOBIAN_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Described):
     """B = (1/n) sum_j a_j J_j^T H_j J_j + (wd + damping) I as a matrix, solved by Cholesky.
 
     With ``matrix="hessian"`` the exact Hessian of J takes the place of the Gauss-Newton matrix; the two agree
@@ -54,7 +54,6 @@ class Dense:
         Raises:
             ProjectError: B is too large for memory or not positive definite.
         """
-        check_matrix(self.matrix)
         p = len(engine.theta)
         if p > LARGEST:
             raise ProjectError(
@@ -62,7 +61,7 @@ class Dense:
                 f"({p * p * engine.dtype.itemsize / 2**30:.1f} GiB); try puma.ConjugateGradient()."
             )
         start = time.perf_counter()
-        damping = settle_damping(engine, self.damping, theta)
+        damping = settle_damping(engine, self.damping)
         build = gauss_newton_matrix if self.matrix == "ggn" else hessian_matrix
         b = build(engine, theta)
         b.diagonal().add_(engine.weight_decay + damping)

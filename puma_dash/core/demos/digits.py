@@ -8,13 +8,14 @@ import numpy as np
 from torch import nn
 
 from puma_dash.core.demos.base import flip_labels, mlp, recipe, rows, train
+from puma_dash.core.registry import Described
 from puma_dash.core.types import Project
 
 TRAIN, VALIDATION = 1_000, 397
 
 
 @dataclass(frozen=True)
-class Digits:
+class Digits(Described):
     """Handwritten digits, 8 x 8 grey values, a 64-32-10 network; 1 000 train, 397 validation, 400 test."""
 
     label = "Handwritten digits"

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from puma_dash.core.demos.base import mlp, recipe, rows, train
+from puma_dash.core.registry import Described
 from puma_dash.core.types import Project, Split
 
 CLUSTERS = 6
 
 
 @dataclass(frozen=True)
-class Radial:
+class Radial(Described):
     """Six Gaussian clusters around a circle, a 2-16-16-2 network; 600 train, 600 validation, 1 200 test."""
 
     label = "Radial clusters"

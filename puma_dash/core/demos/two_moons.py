@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from puma_dash.core.demos.base import flip_labels, mlp, recipe, rows, train
+from puma_dash.core.registry import Described
 from puma_dash.core.types import Project
 
 
 @dataclass(frozen=True)
-class TwoMoons:
+class TwoMoons(Described):
     """Two interleaving half circles, a 2-16-16-2 network; 800 train, 1 000 validation, 2 000 test."""
 
     label = "Two moons"

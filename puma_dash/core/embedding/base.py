@@ -26,8 +26,6 @@ class Coordinates(NamedTuple):
 
 def features(engine: Engine, space: str) -> np.ndarray:
     """Training rows as vectors (n, d): the inputs, or the inputs of the model's last linear layer."""
-    if space not in SPACES:
-        raise ProjectError(f"expected space to be one of {', '.join(SPACES)}, but got {space!r}.")
     inputs = engine.split("train").inputs
     if space == "inputs":
         return inputs.reshape(len(inputs), -1).float().numpy(force=True)
@@ -50,7 +48,7 @@ def penultimate(engine: Engine) -> np.ndarray:
     try:
         for part in engine.batches(len(inputs)):
             seen.clear()
-            engine.model(inputs[part].to(engine.device))
+            engine.model(engine.to(inputs[part]))
             pieces.append(seen[-1].reshape(len(inputs[part]), -1).float().cpu())
     finally:
         for hook in hooks:

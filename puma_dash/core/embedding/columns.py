@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from puma_dash.core.embedding.base import Coordinates, features
+from puma_dash.core.registry import Described
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Columns:
+class Columns(Described):
     """Input columns ``first`` and ``second``, untransformed."""
 
     label = "own columns"

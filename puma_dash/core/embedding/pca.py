@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from puma_dash.core.embedding.base import SPACES, Coordinates, features
+from puma_dash.core.registry import Described
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
 
 
 @dataclass(frozen=True)
-class Pca:
+class Pca(Described):
     """The two directions of largest variance."""
 
     label = "PCA"

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from puma_dash.core.embedding.base import SPACES, Coordinates, features
+from puma_dash.core.registry import Described
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
 
 
 @dataclass(frozen=True)
-class Umap:
+class Umap(Described):
     """Uniform manifold approximation; seeded, so that the same data give the same map."""
 
     label = "UMAP"

@@ -35,13 +35,14 @@ def paired_intervals(
 
     old, new = per_row(before, targets), per_row(after, targets)
 
+    n = len(targets)
+
     def changes(index: np.ndarray, axis: int) -> np.ndarray:
         """Changes of every metric (metrics, resamples) for resampled rows (resamples, n)."""
-        index = index.astype(np.int64)
-        pairs = [(new[name][index] - old[name][index]).mean(axis) for name in ("correct", "nll", "brier")]
-        return np.stack([*pairs, resampled_ece(new, index) - resampled_ece(old, index)])
+        counts = times_drawn(index)
+        means = [counts @ (new[name] - old[name]) / n for name in ("correct", "nll", "brier")]
+        return np.stack([*means, resampled_ece(new, counts) - resampled_ece(old, counts)])
 
-    n = len(targets)
     result = bootstrap(
         (np.arange(n),),
         changes,
@@ -58,13 +59,18 @@ def paired_intervals(
     }
 
 
-def resampled_ece(rows: dict[str, np.ndarray], index: np.ndarray) -> np.ndarray:
-    """ECE of each resample (...,) for row numbers (..., n): sum over bins |sum(correct - confidence)| / n."""
-    flat = index.reshape(-1, index.shape[-1])
-    gap = (rows["correct"] - rows["confidence"])[flat]
-    place = rows["bin"][flat] + BINS * np.arange(len(flat))[:, None]
-    sums = np.bincount(place.ravel(), gap.ravel(), BINS * len(flat)).reshape(-1, BINS)
-    return (np.abs(sums).sum(1) / index.shape[-1]).reshape(index.shape[:-1])
+def times_drawn(index: np.ndarray) -> np.ndarray:
+    """How often each row was drawn (..., n), for drawn row numbers (..., n)."""
+    n = index.shape[-1]
+    drawn = index.astype(np.int64).reshape(-1, n)
+    counts = np.stack([np.bincount(rows, minlength=n) for rows in drawn])
+    return counts.reshape(index.shape).astype(np.float64)
+
+
+def resampled_ece(rows: dict[str, np.ndarray], counts: np.ndarray) -> np.ndarray:
+    """ECE (...,) of resamples that draw rows ``counts`` (..., n) times: sum over bins |sum of gaps| / n."""
+    gaps = (rows["correct"] - rows["confidence"])[:, None] * (rows["bin"][:, None] == np.arange(BINS))
+    return np.abs(counts @ gaps).sum(-1) / counts.shape[-1]
 
 
 def row_interval(

@@ -92,6 +92,13 @@ def check_plan_for(project: Project, plan: PatchPlan) -> None:
     outside = [row for row in plan.rows if row >= n]
     if outside:
         raise ProjectError(f"expected training rows 0 to {n - 1}, but the plan names {listing(outside)}.")
+    weights = project.train.weights
+    gone_before = [] if weights is None else [row for row in plan.rows if weights[row] == 0]
+    if gone_before:
+        raise ProjectError(
+            f"expected rows that take part in training, but rows {listing(gone_before)} have weight 0: an "
+            "earlier version removed them; try leaving them out of the plan."
+        )
     targets, names = project.train.targets.numpy(force=True), project.class_names or ()
     if targets.ndim > 1:
         if len(plan.remove) == n:
@@ -111,7 +118,11 @@ def check_plan_for(project: Project, plan: PatchPlan) -> None:
         raise ProjectError(
             f"expected new labels, but rows {listing(unchanged)} already have the label given."
         )
-    weighs = np.ones(n, dtype=bool) if project.train.weights is None else project.train.weights.numpy() > 0
+    weighs = (
+        np.ones(n, dtype=bool)
+        if project.train.weights is None
+        else project.train.weights.numpy(force=True) > 0
+    )
     counts = np.bincount(targets[weighs], minlength=len(names))
     after = targets.copy()
     after[list(plan.relabel)] = list(plan.relabel.values())
@@ -159,5 +170,5 @@ def training_weights(engine: Engine, change: Change) -> np.ndarray:
     """a_j (1 + e_j) (n,) of ``change``; a relabelled row keeps its weight."""
     total = torch.ones(engine.n, dtype=torch.float64)
     total.index_add_(0, change.rows, change.e.to("cpu", torch.float64))
-    base = engine.split("train").weights
-    return (total if base is None else total * base.cpu().to(torch.float64)).numpy()
+    base = engine.project.train.weights
+    return (total if base is None else total * base.to("cpu", torch.float64)).numpy()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from puma_dash.core.criteria import resolve_criterion
 from puma_dash.core.curvature import Curvature, inverse_of
+from puma_dash.core.registry import Described
 from puma_dash.core.unlearning.base import (
     Change,
     Influences,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class InfluenceRemoval:
+class InfluenceRemoval(Described):
     """delta = -(tau/n) B^-1 sum_j e_j grad l_j over the rows the user chose, and nothing else."""
 
     label = "naive influence removal"

@@ -12,16 +12,17 @@ compensated: the two-sided form of the paper also cancels an improvement one wan
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from torch import Tensor, nn
+from torch import nn
 
 from puma_dash.core.criteria import resolve_criterion
 from puma_dash.core.curvature import Curvature, inverse_of
+from puma_dash.core.registry import Described
 from puma_dash.core.unlearning.base import (
     Change,
     Influences,
@@ -48,7 +49,7 @@ OVERSHOOT = 1.25
 
 
 @dataclass(frozen=True)
-class Puma:
+class Puma(Described):
     """Removal, compensation and guard rails in one patch."""
 
     label = "PUMA"
@@ -90,39 +91,40 @@ class Puma:
         inverse = inverse_of(engine, curvature)
         known = influences(engine, tuple(resolve_criterion(hold) for hold in plan.hold), inverse)
         rails = Rails.of(engine, plan, known.criteria)
-        margin, strength = np.zeros(len(known.criteria)), plan.strength
-        residual, binding = known.residual, None
-        corrections = 0 if self.two_sided or not known.criteria else CORRECTIONS
-        for attempt in range(corrections + HALVINGS + 1):
-            if attempt <= corrections:
-                change, facts = self._compensated(engine, plan, known, margin)
-                delta, last = direction_of(engine, change, inverse)
-                residual = max(residual, last)
-            else:
-                strength /= 2
-            engine.tick(attempt, corrections + HALVINGS + 1, f"Patching at strength {strength:g}")
-            theta, lengths = _moved(engine, plan, change, delta, strength, curvature, inverse)
-            model = engine.model_at(theta)
-            excess, binding_here = rails.excess(model)
-            if binding_here is None:
+        attempt = Attempt(engine, plan, curvature, inverse, rails)
+        change, facts = self._compensated(engine, plan, known, np.zeros(len(known.criteria)))
+        tried = attempt(change, plan.strength)
+        residual, margin, corrections = known.residual, np.zeros(len(known.criteria)), 0
+        while tried.binding in rails.names and corrections < CORRECTIONS and np.isfinite(tried.excess).all():
+            margin = margin + OVERSHOOT * engine.n / plan.strength * np.maximum(tried.excess, 0)
+            more, more_facts = self._compensated(engine, plan, known, margin)
+            if torch.equal(more.rows, change.rows) and torch.equal(more.e, change.e):
+                break  # nothing left to compensate with, or nothing that compensation is asked for
+            corrections += 1
+            change, facts = more, more_facts
+            tried = attempt(change, plan.strength)
+        strength, binding = plan.strength, tried.binding
+        for _ in range(HALVINGS):
+            if tried.binding is None:
                 break
-            binding = binding_here
-            margin = margin + OVERSHOOT * engine.n / strength * np.nan_to_num(np.maximum(excess, 0), posinf=0)
-        else:
-            strength, lengths, model = 0.0, [], engine.model_at(engine.theta)
+            strength /= 2
+            tried = attempt(change, strength)
+            binding = tried.binding or binding
+        if tried.binding is not None:
+            strength, tried = 0.0, replace(tried, model=engine.model_at(engine.theta), steps=[])
         predicted = strength / engine.n * known.total(engine, change)
         return Update(
-            model=model,
+            model=tried.model,
             weights=training_weights(engine, change),
             strength=strength,
             predicted=dict(zip((c.name for c in known.criteria), predicted.tolist(), strict=True)),
             diagnostics={
                 **inverse.facts,
                 **facts,
-                "residual": residual,
-                "corrections": min(attempt, corrections),
+                "residual": max(residual, tried.residual),
+                "corrections": corrections,
                 "binding": binding,
-                "steps": lengths,
+                "steps": tried.steps,
             },
         )
 
@@ -182,20 +184,21 @@ def compensation(
         return np.zeros(n)
     lasso, square = sparsity * pull, ridge * float((a**2).sum())
 
-    def objective(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        miss = a @ weights - b
-        value = miss @ miss + lasso * weights.sum() + square * (weights @ weights)
-        return value / pull, (2 * (miss @ a) + lasso + 2 * square * weights) / pull
+    def weights_of(miss: np.ndarray) -> np.ndarray:
+        """The weights (n,) that are best once the miss b - a @ weights (m,) is known."""
+        return np.clip((a.T @ miss - lasso / 2) / square, 0.0, weight_max)
 
-    found = minimize(
-        objective,
-        np.zeros(n),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(0.0, weight_max)] * n,
-        options={"maxiter": 1_000, "maxfun": 10_000, "ftol": 1e-14, "gtol": 1e-10, "maxcor": 20},
-    )
-    return found.x
+    def dual(miss: np.ndarray) -> tuple[float, np.ndarray]:
+        """Convex in the miss (m,): as many unknowns as criteria, whatever the number of rows."""
+        weights, pulls = weights_of(miss), a.T @ miss
+        value = (
+            miss @ miss - 2 * b @ miss + (2 * pulls * weights - lasso * weights - square * weights**2).sum()
+        )
+        return value, 2 * (miss - b + a @ weights)
+
+    size = float(np.abs(b).max())
+    found = minimize(dual, np.zeros_like(b), jac=True, method="BFGS", options={"gtol": 1e-10 * size})
+    return weights_of(found.x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +211,11 @@ class Rails:
     """(m,)"""
     tolerance: np.ndarray
     """(m,)"""
+
+    @property
+    def names(self) -> list[str]:
+        """The criteria's names."""
+        return [criterion.name for criterion in self.criteria]
 
     @classmethod
     def of(cls, engine: Engine, plan: PatchPlan, criteria: tuple[Criterion, ...]) -> Rails:
@@ -225,23 +233,45 @@ class Rails:
         if not self.engine.outputs("validation", theta).isfinite().all():
             return np.full(len(self.criteria), np.inf), "finite outputs"
         now = np.array([self.engine.criterion(criterion, theta) for criterion in self.criteria])
-        excess = now - self.before - self.tolerance
-        if not (excess > 0).any():
+        excess = np.nan_to_num(now - self.before - self.tolerance, nan=np.inf)
+        if (excess <= 0).all():
             return excess, None
         return excess, self.criteria[int(excess.argmax())].name
 
 
-def _moved(
-    engine: Engine,
-    plan: PatchPlan,
-    change: Change,
-    delta: Tensor,
-    strength: float,
-    curvature: str | Curvature,
-    inverse: Inverse,
-) -> tuple[Tensor, list[float]]:
-    """theta (p,) at ``strength``, straight or by relinearised steps, and the length of each step."""
-    if plan.steps == 1:
-        return engine.theta + strength * delta, [1.0]
-    objective = OBJECTIVES[plan.intent].of(engine, change, strength, inverse.facts["damping"])
-    return relinearise(engine, objective, curvature, strength * delta, plan.steps)
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """A model at one strength, and what the rails say of it."""
+
+    model: nn.Module
+    excess: np.ndarray
+    binding: str | None
+    steps: list[float]
+    residual: float
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """Moves the model by a change at a strength, straight or by relinearised steps, and measures."""
+
+    engine: Engine
+    plan: PatchPlan
+    curvature: str | Curvature
+    inverse: Inverse
+    rails: Rails
+
+    def __call__(self, change: Change, strength: float) -> Tried:
+        """What came of it; a patch of several steps of which none lowers its objective is refused."""
+        engine, plan = self.engine, self.plan
+        engine.tick(0, 1, f"Patching at strength {strength:g}")
+        delta, residual = direction_of(engine, change, self.inverse)
+        steps = [1.0]
+        theta = engine.theta + strength * delta
+        if plan.steps > 1:
+            damping = self.inverse.facts["damping"]
+            objective = OBJECTIVES[plan.intent].of(engine, change, strength, damping)
+            theta, steps, last = relinearise(engine, objective, self.curvature, strength * delta, plan.steps)
+            residual = max(residual, last)
+        model = engine.model_at(theta)
+        excess, binding = self.rails.excess(model)
+        return Tried(model, excess, binding if steps else "the objective of the steps", steps, residual)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from puma_dash.core.registry import Described
 from puma_dash.core.training import AdamRecipe, fresh
 from puma_dash.core.types import ProjectError
 from puma_dash.core.unlearning.base import Update, chosen_change, training_weights
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Retrain:
+class Retrain(Described):
     """The project's own trainer, or the Adam recipe, on weights a_j (1 + e_j); the factor 1/n stays."""
 
     label = "retraining from scratch"
@@ -42,14 +43,15 @@ class Retrain:
         if isinstance(trainer, AdamRecipe):
             total = trainer.epochs
             extra["on_epoch"] = lambda epoch: engine.tick(epoch, total, "Retraining from scratch")
+        ours = isinstance(trainer, AdamRecipe)
         try:
-            start = fresh(project.model, seed)
+            start = fresh(project.model, seed).to(engine.device if ours else "cpu")
         except ProjectError:
-            if isinstance(trainer, AdamRecipe):
+            if ours:
                 raise
             start = copy.deepcopy(project.model)  # a trainer of the user's own may build its model itself
         model = trainer(
-            start.to(engine.device),
+            start,
             replace(project.train, targets=targets),
             torch.as_tensor(weights),
             engine.weight_decay,

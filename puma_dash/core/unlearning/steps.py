@@ -9,7 +9,8 @@ PUMA patch and e = 0 is a no-op:
   in place, Q = (1/n) sum_retained D(z_org, z) + ((wd + damping)/2) |theta - theta_org|^2
   + (tau/n) sum_j e_j a_j l_j.
 
-Each step solves with B at the current theta and is shortened until Q falls.
+Each step solves with B at the current theta, is never longer (in B) than the first, so that a model that was
+not at a minimum is not trained further on the way, and is shortened until Q falls.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 ARMIJO = 1e-4
 SHORTENINGS = 8
 FORGOTTEN = 2.0
-"""A removed row is pushed no further once its loss passes this many times log(classes)."""
+"""A removed row is pushed no further once its loss has risen by this many times log(classes)."""
 
 
 class Objective(Protocol):
@@ -57,13 +58,14 @@ class Reweighted:
 
     @classmethod
     def of(cls, engine: Engine, change: Change, strength: float, capped: bool) -> Reweighted:
-        """The sum, with caps at the losses now or at ``FORGOTTEN`` where ``capped``."""
+        """The sum; if ``capped``, removed rows count up to ``FORGOTTEN`` above their loss now."""
         cap = torch.full_like(change.e, math.inf)
         if capped:
-            classes = len(engine.project.class_names or ())
-            now = engine.losses(change.rows, targets=change.targets)
-            removed = change.e < 0
-            cap[removed] = now[removed].clamp_min(FORGOTTEN * math.log(max(classes, 2)))
+            room = FORGOTTEN * math.log(max(len(engine.project.class_names or ()), 2))
+            weights = engine.split("train").weights
+            own = 1.0 if weights is None else weights[change.rows.to(engine.device)]
+            ceiling = engine.losses(change.rows, targets=change.targets) + room * own
+            cap = torch.where(change.e < 0, ceiling, cap)
         return cls(engine, change, strength, cap)
 
     def value(self, theta: Tensor) -> float:
@@ -170,8 +172,8 @@ def relinearise(
     curvature: str | Curvature,
     first: Tensor,
     steps: int,
-) -> tuple[Tensor, list[float]]:
-    """theta (p,) after ``steps`` damped Gauss-Newton steps on ``objective``, and the length of each step.
+) -> tuple[Tensor, list[float], float]:
+    """theta (p,) after at most ``steps`` damped steps down ``objective``, their lengths, the worst residual.
 
     Args:
         engine: of the project.
@@ -184,14 +186,19 @@ def relinearise(
     theta, value = engine.theta, objective.value(engine.theta)
     gradient, direction = objective.gradient(theta), first
     lengths: list[float] = []
+    residual, longest = 0.0, 0.0
     for step in range(steps):
         engine.tick(step, steps, f"Step {step + 1} of {steps}")
         if step:
             gradient = objective.gradient(theta)
-            direction = -chosen(engine, theta)(gradient[None]).x[0]
+            solution = chosen(engine, theta)(gradient[None])
+            direction, residual = -solution.x[0], max(residual, solution.residual)
         slope = float(gradient @ direction)
         if slope >= 0:
             break
+        longest = slope if not lengths else longest
+        if slope < longest:  # -slope is the squared length in B: a longer step would train the model further
+            direction, slope = math.sqrt(longest / slope) * direction, math.sqrt(longest * slope) * -1
         for shortening in range(SHORTENINGS + 1):
             length = 0.5**shortening
             candidate = objective.value(theta + length * direction)
@@ -201,7 +208,7 @@ def relinearise(
             break
         theta, value = theta + length * direction, candidate
         lengths.append(length)
-    return theta, lengths
+    return theta, lengths, residual
 
 
 def check_intent(engine: Engine, intent: str) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from puma_dash.core.registry import Described
+
 if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
     from puma_dash.core.curvature import Curvature
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class NegativeLoss:
+class NegativeLoss(Described):
     """-l_j: rows the model fits badly come first. Hard to beat at finding wrong labels."""
 
     label = "training loss, negated"
@@ -30,7 +32,7 @@ class NegativeLoss:
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Described):
     """Uniform random scores: the floor."""
 
     label = "random"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from puma_dash.core.registry import Described
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class GradientDot:
+class GradientDot(Described):
     """grad C^T (a_j grad l_j): the limit of psi for large damping, up to scale; no solve."""
 
     label = "gradient dot product"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from puma_dash.core.curvature import Curvature, inverse_of
+from puma_dash.core.registry import Described
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Psi:
+class Psi(Described):
     """Influence on the criterion through the inverse curvature (PUMA, eq. 8c)."""
 
     label = "psi (influence on the criterion)"
