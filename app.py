@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from puma_dash.ui.bootstrap import bootstrap, escape
+from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.panels import preparing
 from puma_dash.ui.state import Context, open_context, sources
-from puma_dash.ui.text import DEMOS, PSI_SENTENCE
+from puma_dash.ui.text import DEMOS, PSI_SENTENCE, escape
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
 def opened(here: Context) -> None:
     """What is known of the open project, and the way on."""
     info = here.overview.info
-    st.subheader(info["name"])
+    st.subheader(escape(info["name"]))
     rows = info["rows"]
     with st.container(border=True):
         columns = st.columns(4)

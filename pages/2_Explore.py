@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from puma_dash.ui import text
-from puma_dash.ui.bootstrap import bootstrap, escape
+from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.explore import Rows, colourings, forecast_now, gallery, hover_texts
 from puma_dash.ui.figures import DRAW_LIMIT, map_figure
 from puma_dash.ui.gesture import MODES, combine, is_empty_gesture, rows_inside
@@ -174,7 +174,7 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
         psi = rows.psi[chosen]
         labels, sizes = np.unique(rows.target[chosen], return_counts=True)
         order = np.argsort(-sizes)[:5]
-        mix = ", ".join(f"{escape(rows.classes[labels[i]])}: {sizes[i]:,}" for i in order)
+        mix = ", ".join(f"{text.escape(rows.classes[labels[i]])}: {sizes[i]:,}" for i in order)
         facts(
             [
                 ("Mean psi", signed(psi.mean(), 3) + f", {np.mean(psi < 0):.0%} harmful"),

@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from puma_dash.ui import text
-from puma_dash.ui.bootstrap import bootstrap, escape
+from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.explore import Rows, forecast_now, gallery
 from puma_dash.ui.figures import histogram_figure
 from puma_dash.ui.panels import chart, job, ready
@@ -50,7 +50,7 @@ def review(here: Context, rows: Rows, draft: Draft) -> None:
     """The marked rows, each set discardable, with warnings."""
     st.subheader("What changes")
     for warning in warnings(rows, draft):
-        st.warning(escape(warning), icon=":material/warning:")
+        st.warning(text.escape(warning), icon=":material/warning:")
     for name, marked in (("to remove", draft.remove), ("to up-weight", tuple(draft.upweight))):
         if not marked:
             continue

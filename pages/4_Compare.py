@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from puma_dash.ui import text
-from puma_dash.ui.bootstrap import bootstrap, escape
+from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.compare import (
     Record,
     binned,
@@ -41,7 +41,7 @@ def main() -> None:
     if record.info["strength"] == 0:
         binding = record.info["diagnostics"].get("binding")
         st.error(
-            f"Nothing was applied: at every strength tried, {escape(str(binding))} would have got worse than "
+            f"Nothing was applied: at every strength tried, {text.escape(str(binding))} would have got worse than "
             "allowed. Adjust the tolerance, or mark other rows.",
             icon=":material/block:",
         )

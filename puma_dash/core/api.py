@@ -264,8 +264,8 @@ def apply(project: Project, patch: Patch) -> Project:
     """The project as it stands after ``patch``: its model, labels and training weights."""
     if patch.plan.relabel and patch.strength != 1:
         raise ProjectError(
-            f"expected a patch at strength 1 to go on from, but it relabels at strength {patch.strength:g}, which "
-            "leaves rows between two labels; try a larger tolerance, or fewer relabels."
+            f"expected a patch at strength 1 to go on from, but it relabels at strength {patch.strength:g}, "
+            "which leaves rows between two labels; try a larger tolerance, or fewer relabels."
         )
     targets = project.train.targets.clone()
     for row, label in patch.plan.relabel.items():

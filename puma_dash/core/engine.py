@@ -108,6 +108,7 @@ class Engine:
     def listen(self, progress: Progress | None, cancel: CancelEvent | None) -> Engine:
         """This engine, reporting to ``progress`` and stopping on ``cancel`` from now on."""
         self._progress, self._cancel = progress, cancel
+        self.check_cancel()
         return self
 
     def tick(self, done: float, total: float, message: str) -> None:
@@ -320,7 +321,7 @@ class Engine:
         return model
 
     def theta_of(self, model: nn.Module) -> Tensor:
-        """Theta (p,) of another module of the same kind, in this engine's type."""
+        """theta (p,) of another module of the same kind, in this engine's type."""
         return self.parameters.flatten(dict(model.named_parameters())).detach().to(self.device, self.dtype)
 
     # --- one batch ------------------------------------------------------------

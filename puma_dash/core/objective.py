@@ -173,7 +173,7 @@ class Parameters:
         return [shape.numel() for shape in self.shapes]
 
     def flatten(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Theta (p,) from named tensors."""
+        """theta (p,) from named tensors."""
         return torch.cat([values[name].reshape(-1) for name in self.names])
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:

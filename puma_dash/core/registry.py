@@ -1,4 +1,4 @@
-"""What can be added (criteria, curvatures, valuations, unlearning methods, demos): ranges and look-up by name."""
+"""What can be added, from criteria to demos: fields that describe themselves, and look-up by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Described:
             if "choices" in told and value not in told["choices"].split():
                 words = ", ".join(told["choices"].split())
                 raise ProjectError(f"expected {entry.name} to be one of {words}, but got {value!r}.")
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if {"min", "max"} & set(told) and isinstance(value, int | float):
                 low, high = told.get("min", -float("inf")), told.get("max", float("inf"))
                 if not low <= value <= high:
                     raise ProjectError(f"expected {entry.name} from {low:g} to {high:g}, but got {value!r}.")

@@ -8,6 +8,7 @@ import streamlit as st
 
 from puma_dash._version import __version__
 from puma_dash.ui.state import Context, context, jobs
+from puma_dash.ui.text import escape
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PAGES = (
@@ -40,8 +41,3 @@ def bootstrap(title: str) -> Context | None:
                 st.caption(f"Draft: {len(draft.remove):,} to remove, {len(draft.upweight):,} to up-weight.")
         st.caption(f"PUMA Dash {__version__}")
     return here
-
-
-def escape(text: str) -> str:
-    """Text from data, safe inside Markdown."""
-    return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+-.!|~$:" else c for c in text)

@@ -141,7 +141,7 @@ def binned(comparison: dict[str, Any], model: str) -> dict[str, Any]:
     """The reliability bins of one of the two models, as arrays."""
     import pandas as pd
 
-    frame = pd.DataFrame(comparison["reliability"])
+    frame = pd.DataFrame(**comparison["reliability"])
     chosen = frame[frame["model"] == model]
     return {
         name: chosen[name].to_numpy() for name in ("bin_low", "bin_high", "confidence", "accuracy", "count")

@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from puma_dash.ui.state import Context, jobs
+from puma_dash.ui.text import escape
 from puma_dash.workspace.jobs import JobState
 
 POLL_SECONDS = 0.5
@@ -69,8 +70,7 @@ def _running(job_id: str, title: str) -> None:
             waiting = jobs().position(job_id)
             st.progress(0.0, "Waiting for the worker" + (f", {waiting} before this" if waiting else ""))
         else:
-            left = "" if state.seconds_left is None else f", about {duration(state.seconds_left)} left"
-            st.progress(state.fraction, f"{state.message} ({duration(state.seconds)} so far{left})")
+            st.progress(state.fraction, f"{state.message} ({duration(state.seconds)} so far)")
         if st.button("Cancel", key=f"cancel-{job_id}", icon=":material/stop_circle:"):
             jobs().cancel(job_id)
 
@@ -79,8 +79,11 @@ def _ended_badly(here: Context, task: str, state: JobState) -> None:
     if state.status == "cancelled":
         st.warning("Cancelled. Nothing was changed; your selection and marks are as they were.")
     else:
-        st.error(state.error or "It ended without saying why.")
-        st.caption("Nothing is lost: your selection and marks are as they were.")
+        st.error(escape(state.error or "It ended without saying why."))
+        if here.draft().marked:
+            st.caption("Nothing is lost: your selection and marks are as they were.")
+    if here.version is not None and task == "prepare" and st.button("Open the original"):
+        st.switch_page("app.py", query_params={"project": here.source})
     if st.button("Try again", key=f"again-{state.id}", icon=":material/refresh:"):
         here.start(task, {k: v for k, v in state.params.items() if k not in here.where})
         st.rerun()

@@ -7,12 +7,15 @@ session only repeats what the URL says, because a click in the page menu may dro
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
+from puma_dash.ui.text import DEMOS
 from puma_dash.workspace import drafts
 from puma_dash.workspace.drafts import Draft, History
 from puma_dash.workspace.index import Index
@@ -22,7 +25,7 @@ from puma_dash.workspace.store import Entry, Store, home
 
 SERVED = "PUMA_DASH_PROJECT"
 """Environment variable with the demo or module:factory that the server was started on."""
-DEMO_SOURCES = ("digits", "two-moons", "radial")
+DEMO_SOURCES = tuple(DEMOS)
 
 
 @st.cache_resource(show_spinner=False)
@@ -93,24 +96,33 @@ class Context:
         """The prepared overview, or None before it is there."""
         return entry(self.index.overview) if self.index.overview else None
 
+    @property
+    def project(self) -> str:
+        """What the draft belongs to: a source at a version."""
+        return f"{self.source} {self.version}"
+
     def history(self) -> History:
         """The draft as it is on disk now."""
-        return drafts.load(home() / "drafts", self.draft_id) or History()
+        return drafts.load(_drafts(), self.draft_id, self.project) or History()
 
     def draft(self) -> Draft:
         """The present state of the draft."""
         return self.history().now
 
     def update(self, change: Callable[[History], History]) -> None:
-        """Changes the draft on disk."""
-        drafts.save(home() / "drafts", self.draft_id, change(self.history()))
+        """Changes the draft on disk, after whatever another session has changed."""
+        with drafts.locked(_drafts(), self.draft_id):
+            drafts.save(_drafts(), self.draft_id, self.project, change(self.history()))
 
     def edit(self, change: Callable[[Draft], Draft]) -> None:
         """One undoable edit of the draft; an edit that changes nothing leaves no trace."""
-        before = self.draft()
-        after = change(before)
-        if replace(after, action="") != replace(before, action=""):
-            self.update(lambda history: history.then(after))
+
+        def edited(history: History) -> History:
+            after = change(history.now)
+            same = replace(after, action="") == replace(history.now, action="")
+            return history if same else history.then(after)
+
+        self.update(edited)
 
     def start(self, task: str, params: dict[str, Any]) -> None:
         """Starts a background job and notes it in the draft."""
@@ -128,6 +140,10 @@ class Context:
         self.update(lambda history: replace(history, jobs=known))
 
 
+def _drafts() -> Path:
+    return home() / "drafts"
+
+
 def context() -> Context | None:
     """The project in the URL, else of this session, else the one the server was started on, else None."""
     asked = st.query_params.get("project") or st.session_state.get("project") or os.environ.get(SERVED)
@@ -139,7 +155,7 @@ def context() -> Context | None:
         version = st.session_state.get("version")
     draft_id = st.query_params.get("draft") or (st.session_state.get("draft") if same else None)
     known = draft_id is not None and drafts.is_id(draft_id)
-    number = int(version) if version is not None and str(version).isdecimal() else None
+    number = int(version) if version is not None and re.fullmatch(r"\d{1,9}", str(version)) else None
     return open_context(asked, number, draft_id if known else None)
 
 

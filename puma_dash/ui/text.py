@@ -116,7 +116,6 @@ METRICS = {
     "brier": "Brier score",
     "ece": "ECE (15 bins)",
 }
-HIGHER_IS_BETTER = {"accuracy"}
 
 
 def forecast_table(metrics: dict[str, Any]) -> pd.DataFrame:
@@ -172,3 +171,8 @@ METHODS = {
     "influence": "Naive influence removal: remove only",
     "retrain": "Retrain from scratch: the exact answer, at the full cost",
 }
+
+
+def escape(text: str) -> str:
+    """Returns text from data, safe inside Markdown."""
+    return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+-.!|~$:" else c for c in text)

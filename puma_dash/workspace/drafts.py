@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +42,8 @@ class Draft:
     def marking_remove(self) -> Draft:
         """The draft with the selected rows marked to be removed."""
         remove = tuple(sorted({*self.remove, *self.selection}))
-        kept = {row: e for row, e in self.upweight.items() if row not in set(self.selection)}
+        chosen = set(self.selection)
+        kept = {row: e for row, e in self.upweight.items() if row not in chosen}
         return replace(self, remove=remove, upweight=kept, action=f"mark {len(self.selection)} to remove")
 
     def marking_upweight(self, e: float) -> Draft:
@@ -77,6 +81,8 @@ class History:
     """Task -> id of the last job started from this draft, so that a refresh or a second user finds it."""
     patch: str = ""
     """Cache key of the patch last computed from this draft."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """How the last patch was asked for, so that adjusting starts from there."""
 
     @property
     def now(self) -> Draft:
@@ -107,26 +113,38 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def load(root: Path, draft_id: str) -> History | None:
-    """The draft of that id; None where it is malformed, unknown or unreadable."""
+def load(root: Path, draft_id: str, project: str) -> History | None:
+    """The draft of that id; None where it is malformed, unknown, unreadable or of another project."""
     if not is_id(draft_id):
         return None
     try:
         data = json.loads((root / f"{draft_id}.json").read_text("utf-8"))
         states = tuple(_draft(state) for state in data["states"])
-        history = History(states, int(data["at"]), dict(data["jobs"]), str(data["patch"]))
+        history = History(
+            states, int(data["at"]), dict(data["jobs"]), str(data["patch"]), dict(data["settings"])
+        )
+        same = data["project"] == project
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return history if 0 <= history.at < len(states) else None
+    return history if same and 0 <= history.at < len(states) else None
 
 
-def save(root: Path, draft_id: str, history: History) -> None:
-    """Writes the draft, replacing the old one as a whole."""
+def save(root: Path, draft_id: str, project: str, history: History) -> None:
+    """Writes the draft of ``project``, replacing the old one as a whole."""
     root.mkdir(parents=True, exist_ok=True)
     temporary = root / f".{draft_id}.{secrets.token_hex(4)}.tmp"
-    data = {**vars(history), "states": [vars(state) for state in history.states]}
+    data = {**vars(history), "project": project, "states": [vars(state) for state in history.states]}
     temporary.write_text(json.dumps(data), "utf-8")
     os.replace(temporary, root / f"{draft_id}.json")
+
+
+@contextlib.contextmanager
+def locked(root: Path, draft_id: str) -> Iterator[None]:
+    """Keeps other sessions from changing the draft between a read and the write that follows."""
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / f".{draft_id}.lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _draft(data: dict[str, Any]) -> Draft:

@@ -35,7 +35,7 @@ def comparison_record(compared: Comparison) -> dict[str, Any]:
         "split": compared.split,
         "n": compared.n,
         "metrics": table(compared.metrics),
-        "reliability": compared.reliability.to_dict("list"),
+        "reliability": table(compared.reliability),
         "flips": {kind: int((kinds == kind).sum()) for kind in FLIPS},
         "changed": table(compared.flips[kinds.isin(["fixed", "broken"])]),
         "verdicts": table(compared.verdicts),

@@ -7,20 +7,21 @@ page can read without importing torch. This module is imported by the worker onl
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 import torch
 
-import puma_dash
 from puma_dash.core import api
 from puma_dash.core.criteria import resolve_criterion
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.embedding import Columns, Pca, resolve_embedding
-from puma_dash.core.engine import CancelEvent, Engine, Progress
+from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device
 from puma_dash.core.evaluation.metrics import metrics
 from puma_dash.core.evaluation.reliability import reliability
 from puma_dash.core.types import Patch, Project, ProjectError
@@ -35,6 +36,12 @@ MOST_CATEGORIES = 30
 
 # One core stays free for the pages.
 torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+
+CODE = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(api.__file__).parent.rglob("*.py")))
+    + torch.__version__.encode()
+).hexdigest()
+"""What cached results depend on besides their inputs: the code that computes them."""
 
 _open: dict[tuple[str, int | None], Project] = {}
 """The project the worker holds: its engine and its factors stay warm between jobs."""
@@ -62,7 +69,7 @@ def _original(source: str) -> Project:
         return _state(demo()), {}
 
     # The trained weights are kept, so that a demo has one fingerprint whatever machine load or thread count.
-    entry = _store().fetch(key("demo", demo, puma_dash.__version__), train)
+    entry = _store().fetch(key("demo", demo, CODE), train)
     return project.with_model(_with_state(project, entry.arrays))
 
 
@@ -97,7 +104,9 @@ def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
     project = open_project(source, version)
     engine = api.engine_of(project).listen(within(progress, 0.4, 0.5), cancel)
     progress(0.4, 1, "Predictions")
-    overview = key("overview", project.fingerprint, puma_dash.__version__)
+    overview = key(
+        "overview", project.fingerprint, source, project.name, project.class_names, _frames(project), CODE
+    )
     _store().fetch(overview, lambda: overview_of(project, engine, source))
     index = Index.of(home(), source, version).with_overview(project.fingerprint, overview)
     _value(project, index, "psi", DEFAULT_CRITERION, within(progress, 0.5, 0.8), cancel)
@@ -141,7 +150,7 @@ def patch(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
     """Computes a patch and compares before and after on validation; nothing becomes current yet."""
     project, _ = _opened(params, progress)
     plan = read_plan(params["plan"])
-    name = key("patch", project.fingerprint, plan, params["device"], params["seed"], puma_dash.__version__)
+    name = key("patch", project.fingerprint, plan, str(choose_device(params["device"])), params["seed"], CODE)
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         made = api.patch(
@@ -175,6 +184,11 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
     if earlier is not None and earlier.kind == "accepted":
         return {"version": earlier.id}
     made = load_patch(project, params["patch"])
+    if made.strength == 0:
+        raise ProjectError(
+            "expected a patch that changes the model, but its guard rails left strength 0; try adjusting."
+        )
+    api.apply(project, made)  # a version that could not be opened is not accepted
     details: dict[str, Any] = {"fingerprint": project.fingerprint}
     common = {"source": params["source"], "parent": params["version"], "patch": params["patch"]}
     if project.test is not None:
@@ -306,13 +320,29 @@ def _opened(params: dict[str, Any], progress: Progress) -> tuple[Project, Index]
     if (params["source"], params["version"]) not in _open:
         progress(0, 1, "Loading the project")
     project = open_project(params["source"], params["version"])
-    return project, Index.of(home(), params["source"], params["version"])
+    index = Index.of(home(), params["source"], params["version"])
+    if index.fingerprint and index.fingerprint != project.fingerprint:
+        raise ProjectError(
+            "expected the project as it was prepared, but its model or data have changed since; "
+            "try opening it again on the Workspace page."
+        )
+    return project, index
+
+
+def _frames(project: Project) -> str:
+    """Names and contents of what is known of the training rows beside inputs and labels."""
+    digest = hashlib.sha256()
+    for frame in (project.train.meta, project.train.groups):
+        if frame is not None:
+            digest.update(repr(list(frame.columns)).encode())
+            digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _value(
     project: Project, index: Index, method: str, criterion: str, progress: Progress, cancel: CancelEvent
 ) -> None:
-    name = key("value", project.fingerprint, method, resolve_criterion(criterion), puma_dash.__version__)
+    name = key("value", project.fingerprint, method, resolve_criterion(criterion), CODE)
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         found = api.value(project, method, criterion, progress=progress, cancel=cancel)
@@ -324,7 +354,7 @@ def _value(
 
 
 def _embed(project: Project, index: Index, embedding: Any, progress: Progress, cancel: CancelEvent) -> None:
-    name = key("embedding", project.fingerprint, embedding, puma_dash.__version__)
+    name = key("embedding", project.fingerprint, embedding, CODE)
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         found = embedding(api.engine_of(project).listen(progress, cancel))
@@ -361,7 +391,7 @@ def _columns(frame: pd.DataFrame | None, arrays: dict[str, np.ndarray]) -> list[
         column = frame[name]
         few = column.nunique() <= MOST_CATEGORIES
         if pd.api.types.is_numeric_dtype(column) and not (few or pd.api.types.is_bool_dtype(column)):
-            arrays[f"column.{name}"] = column.to_numpy(np.float32)
+            arrays[f"column.{name}"] = column.to_numpy(np.float64, na_value=np.nan)
             described.append(_Column(name=str(name), categories=None))
         elif few:
             codes, categories = pd.factorize(column, sort=True)

@@ -256,6 +256,22 @@ def test_progress_is_told_to_whom_it_was_asked_by():
     assert not told
 
 
+@pytest.mark.parametrize("method", puma.VALUATIONS)
+def test_scores_are_the_callers_own(method):
+    """What a person does to an array must not reach what later calls reuse."""
+    project = trained().project()
+    first = puma.value(project, method).scores
+    kept = first.copy()
+    first[:] = np.nan
+    np.testing.assert_array_equal(puma.value(project, method).scores, kept)
+    patch = puma.patch(project, puma.PatchPlan(remove=(1, 2), hold=("cross_entropy",)))
+    patch.weights[:] = np.nan
+    patch.delta[:] = np.nan
+    again = puma.patch(project, puma.PatchPlan(remove=(1, 2), hold=("cross_entropy",)))
+    assert np.isfinite(again.weights).all()
+    assert torch.isfinite(again.delta).all()
+
+
 @pytest.mark.parametrize("curvature", ["dense", "conjugate_gradient"])
 def test_later_calls_reuse_the_curvature(monkeypatch, curvature):
     project = dataclasses.replace(converged("softmax").project())

@@ -167,6 +167,20 @@ def test_the_patch_is_what_its_weights_say(project, reference, psi, ranked, tole
     assert patch.diagnostics["compensating_largest"] == pytest.approx(others.max())
 
 
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_the_weights_of_a_patch_solve_the_problem_of_its_influences(project, psi, ranked, two_sided):
+    """Criteria in their own standard deviations, over the rows that nobody touched."""
+    removed = ranked[[-1, -5, 2]].tolist()
+    free = np.setdiff1d(np.arange(len(ranked)), removed)
+    target = psi[:, removed].sum(1) if two_sided else psi[:, removed].sum(1).clip(0)
+    a, b, lasso, square = coefficients(psi[:, free], target, psi.std(1), 0.1, 1e-2)
+    r = np.linalg.cholesky(a.T @ a + square * np.eye(len(free))).T
+    truth = lsq_linear(r, np.linalg.solve(r.T, a.T @ b - lasso / 2), bounds=(0, 0.6), tol=1e-14)
+    method = puma.Puma(sparsity=0.1, ridge=1e-2, weight_max=0.6, two_sided=two_sided)
+    patch = patched(project, removed, ("cross_entropy", "brier"), method=method)
+    np.testing.assert_allclose(patch.weights[free] - 1, truth.x, atol=1e-5)
+
+
 @pytest.mark.parametrize("hold", [("cross_entropy",), ("cross_entropy", "brier")])
 def test_compensation_cancels_most_of_an_adverse_change(project, ranked, hold):
     removed = ranked[-2:].tolist()  # the others hold three times what is lost

@@ -131,7 +131,7 @@ def test_a_little_moves_a_little_however_many_steps(intent, steps):
     project = CASES["softmax"].project()
     plans = [puma.PatchPlan(upweight={3: 1e-4}, intent=intent, steps=many) for many in (1, steps)]
     one, more = (puma.patch(project, plan, curvature=CURVATURE).delta for plan in plans)
-    assert more.norm() < 10 * one.norm()
+    assert more.norm() < 25 * one.norm()
 
 
 @pytest.mark.parametrize("intent", INTENTS)

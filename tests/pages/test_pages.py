@@ -22,12 +22,12 @@ def psi(prepared):
 
 def keep(draft=None, **history):
     """Puts a draft on disk."""
-    drafts.save(home() / "drafts", DRAFT, History((Draft(), draft or Draft()), 1, **history))
+    drafts.save(home() / "drafts", DRAFT, "radial None", History((Draft(), draft or Draft()), 1, **history))
 
 
 def now():
     """The draft as it is on disk."""
-    return drafts.load(home() / "drafts", DRAFT).now
+    return drafts.load(home() / "drafts", DRAFT, "radial None").now
 
 
 def test_the_workspace_offers_the_demos(open_page):
@@ -149,7 +149,7 @@ def test_patch_says_what_its_button_does_and_starts_that(open_page, prepared, jo
 
 
 def test_patch_warns_of_a_class_that_would_vanish(open_page, prepared):
-    rows = tuple(range(0, 600, 2))  # every row of class green
+    rows = tuple(range(0, 600, 2))  # every row of class A
     keep(Draft(remove=rows))
     assert "a whole class cannot be patched away" in texts(open_page(PATCH, project="radial", draft=DRAFT))
 

@@ -42,7 +42,7 @@ class ConjugateGradient(Described):
         default=None, metadata={"help": "Random training rows that make up the curvature; empty for all."}
     )
     tolerance: float = field(
-        default=1e-3, metadata={"help": "Stop at this relative residual.", "min": 1e-12, "max": 0.1}
+        default=1e-2, metadata={"help": "Stop at this relative residual.", "min": 1e-12, "max": 0.1}
     )
     max_iterations: int = field(default=500, metadata={"help": "Stop after this many products.", "min": 1})
     matrix: str = field(

@@ -40,7 +40,7 @@ class Radial(Described):
             validation=splits[1],
             test=splits[2],
             weight_decay=1e-3,
-            class_names=("green", "purple"),
+            class_names=("class A", "class B"),
             trainer=recipe(learning_rate=0.02, epochs=100, batch_size=100),
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from puma_dash.core.embedding.base import SPACES, Coordinates, features
 from puma_dash.core.registry import Described
@@ -51,5 +52,7 @@ class Umap(Described):
             warnings.simplefilter(
                 "ignore"
             )  # about disconnected points and spectral starts, not about the answer
+            threads = torch.get_num_threads()
             xy = reducer.fit_transform(vectors)
+            torch.set_num_threads(threads)  # numba has set the ones that both share to all cores
         return Coordinates(np.asarray(xy, dtype=np.float32), ("UMAP 1", "UMAP 2"))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from puma_dash.core.curvature.influence import influence_of
 from puma_dash.core.types import ProjectError, listing
 
 if TYPE_CHECKING:
@@ -150,17 +151,21 @@ def chosen_change(engine: Engine, plan: PatchPlan) -> Change:
 
 
 def influences(engine: Engine, criteria: tuple[Criterion, ...], inverse: Inverse) -> Influences:
-    """Psi (m, n) of ``criteria``: one solve with m right-hand sides, then one pass over the training rows."""
+    """psi (m, n) of ``criteria``; what an earlier question has solved is reused."""
     if not criteria:
         empty = engine.theta.new_zeros
         return Influences((), empty(0, len(engine.theta)), empty(0, engine.n), 0.0)
-    gradients = torch.stack([engine.criterion_gradient(criterion)[1] for criterion in criteria])
-    solution = inverse(gradients)
-    return Influences(criteria, solution.x, engine.directional_scores(solution.x), solution.residual)
+    solved = [influence_of(engine, criterion, inverse) for criterion in criteria]
+    return Influences(
+        criteria,
+        torch.stack([found.direction for found in solved]),
+        torch.stack([found.psi for found in solved]),
+        max(found.residual for found in solved),
+    )
 
 
 def direction_of(engine: Engine, change: Change, inverse: Inverse) -> tuple[Tensor, float]:
-    """Delta (p,) at strength 1 by ONE solve of the aggregated gradient, and the solve's residual."""
+    """delta (p,) at strength 1 by ONE solve of the aggregated gradient, and the solve's residual."""
     gradient = engine.weighted_gradient(change.e, change.rows, targets=change.targets)
     solution = inverse(gradient[None])
     return -solution.x[0] / engine.n, solution.residual

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from puma_dash.core.curvature import Curvature, inverse_of
+from puma_dash.core.curvature.influence import influence_of
 from puma_dash.core.registry import Described
 
 if TYPE_CHECKING:
@@ -29,15 +30,12 @@ class Psi(Described):
     def __call__(
         self, engine: Engine, criterion: Criterion, curvature: str | Curvature
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Psi (n,) and how it was computed."""
-        value, gradient = engine.criterion_gradient(criterion)
+        """psi (n,) and how it was computed."""
         inverse = inverse_of(engine, curvature)
-        solution = inverse(gradient[None])
-        engine.tick(1, 2, "Scoring the training rows")
-        scores = engine.directional_scores(solution.x)[0]
-        return scores, {
+        found = influence_of(engine, criterion, inverse)
+        return found.psi, {
             **inverse.facts,
-            "criterion_value": value,
-            "residual": solution.residual,
-            "iterations": solution.iterations,
+            "criterion_value": found.value,
+            "residual": found.residual,
+            "iterations": found.iterations,
         }
