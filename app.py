@@ -4,7 +4,7 @@ import streamlit as st
 
 from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.panels import preparing
-from puma_dash.ui.state import Context, open_context, sources
+from puma_dash.ui.state import Context, ledger, open_context, sources
 from puma_dash.ui.text import DEMOS, PSI_SENTENCE, escape
 
 
@@ -25,6 +25,7 @@ def main() -> None:
         st.switch_page("pages/2_Explore.py", query_params=here.query)
     if here is not None:
         opened(here)
+        versions(here)
     choose()
 
 
@@ -55,6 +56,25 @@ def opened(here: Context) -> None:
         if st.button("Explore the training rows", type="primary", icon=":material/scatter_plot:"):
             st.switch_page("pages/2_Explore.py", query_params=here.query)
         st.caption(PSI_SENTENCE)
+
+
+def versions(here: Context) -> None:
+    """The accepted versions of the project, each with a way back to it."""
+    accepted = [entry for entry in ledger().entries(here.source) if entry.kind == "accepted"]
+    if not accepted:
+        return
+    st.subheader("Versions")
+    query = {"project": here.source}
+    names = {None: "original"} | {
+        entry.id: f"version {entry.id}, accepted {entry.created:%Y-%m-%d %H:%M} by {entry.who}"
+        for entry in accepted
+    }
+    for number, name in names.items():
+        if number == here.version:
+            st.markdown(f":material/arrow_right: **{escape(name)}** (open)")
+        else:
+            asked = query if number is None else {**query, "version": str(number)}
+            st.page_link("app.py", label=escape(name), icon=":material/history:", query_params=asked)
 
 
 def weight_decay(value: float | None) -> str:

@@ -6,10 +6,10 @@ import streamlit as st
 from puma_dash.ui import text
 from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.explore import Rows, colourings, forecast_now, gallery, hover_texts
-from puma_dash.ui.figures import DRAW_LIMIT, map_figure
+from puma_dash.ui.figures import map_figure
 from puma_dash.ui.gesture import MODES, combine, is_empty_gesture, rows_inside
 from puma_dash.ui.panels import chart, facts, job, ready, signed
-from puma_dash.ui.patching import plan_key, plan_of_draft
+from puma_dash.ui.patching import keep_plan, plan_name, plan_of_draft
 from puma_dash.ui.state import Context
 from puma_dash.workspace.drafts import Draft
 
@@ -27,6 +27,7 @@ MODE_LABELS = {
     "intersect": "be kept only",
 }
 GALLERY_LIMIT = 60
+HOVER_LIMIT = 5_000
 
 
 def main() -> None:
@@ -96,8 +97,9 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         selected=selected,
         removed=removed,
         upweighted=upweighted,
-        hover=hover_texts(rows) if rows.n <= DRAW_LIMIT else None,
+        hover=hover_texts(rows) if rows.n <= HOVER_LIMIT else None,
     )
+    figure.update_layout(dragmode=st.session_state.get("tool", "lasso"))
     key = f"map-{st.session_state.get('gesture', 0)}"
 
     def gestured() -> None:
@@ -105,6 +107,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         st.session_state["gesture"] = st.session_state.get("gesture", 0) + 1
         if is_empty_gesture(event):
             return
+        st.session_state["tool"] = "select" if event.get("box") else "lasso"
         inside = rows_inside(event, xy[:, 0], xy[:, 1])
         if len(inside) == 0:
             st.session_state["note"] = "That outline holds no rows; the selection is as it was."
@@ -177,7 +180,7 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
         mix = ", ".join(f"{text.escape(rows.classes[labels[i]])}: {sizes[i]:,}" for i in order)
         facts(
             [
-                ("Mean psi", signed(psi.mean(), 3) + f", {np.mean(psi < 0):.0%} harmful"),
+                ("Mean psi (cross-entropy)", signed(psi.mean(), 3) + f", {np.mean(psi < 0):.0%} harmful"),
                 ("Labels", mix + (" and others" if len(labels) > 5 else "")),
             ]
         )
@@ -204,27 +207,27 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
     if not draft.marked:
         st.caption("Mark rows to see what patching them away is predicted to do.")
         return
-    change = forecast_now(rows, draft)
-    st.metric(
-        "Validation cross-entropy, to first order",
-        f"{rows.value + change:.4f} nats",
-        f"{change:+.4f} nats",
-        delta_color="inverse",
-        help=f"From {rows.value:.4f}: the sum of psi over {draft.marked:,} marked rows, over n = {rows.n:,}.",
-    )
-    plan = plan_key(plan_of_draft(draft))
+    plan = plan_of_draft(draft)
     refined = here.job("forecast")
-    fresh = refined is not None and refined.params.get("plan") == plan
-    if fresh and job(here, "forecast", "Refining the forecast"):
-        table = text.forecast_table(refined.result["metrics"])
-        st.dataframe(table, hide_index=True)
-        st.caption(
-            f"Predicted on {refined.result['diagnostics']['n']:,} validation rows; "
-            f"{refined.result['flips']:,} of them change class."
+    if refined is not None and refined.params.get("plan") == plan_name(plan):
+        if job(here, "forecast", "Refining the forecast"):
+            st.dataframe(text.forecast_table(refined.result["metrics"]), hide_index=True)
+            st.caption(
+                f"Predicted on {refined.result['diagnostics']['n']:,} validation rows, compensation included; "
+                f"{refined.result['flips']:,} of them change class."
+            )
+    else:
+        change = forecast_now(rows, draft)
+        st.metric(
+            "Validation cross-entropy, by the sum of psi",
+            f"{rows.value + change:.4f} nats",
+            f"{change:+.4f} nats",
+            delta_color="inverse",
+            help=f"From {rows.value:.4f}: psi of {draft.marked:,} marked rows, summed, over n = {rows.n:,}.",
         )
-    elif not fresh and st.button("Refine", icon=":material/query_stats:", width="stretch"):
-        here.start("forecast", {"plan": plan})
-        st.rerun()
+        if st.button("Refine", icon=":material/query_stats:", width="stretch"):
+            here.start("forecast", {"plan": keep_plan(plan)})
+            st.rerun()
     if st.button(
         f"Patch {draft.marked:,} rows", type="primary", icon=":material/arrow_forward:", width="stretch"
     ):

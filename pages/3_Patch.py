@@ -10,11 +10,13 @@ from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.explore import Rows, forecast_now, gallery
 from puma_dash.ui.figures import histogram_figure
 from puma_dash.ui.panels import chart, job, ready
-from puma_dash.ui.patching import headline, plan_key, plan_of_draft, warnings
+from puma_dash.ui.patching import DEFAULTS, emptied, headline, keep_plan, plan_of_draft, warnings
 from puma_dash.ui.state import Context, jobs
 from puma_dash.workspace.drafts import Draft
 
 REVIEW_LIMIT = 200
+SMALL = 20_000
+"""Parameters up to which several steps take no time to speak of."""
 
 
 def main() -> None:
@@ -56,7 +58,7 @@ def review(here: Context, rows: Rows, draft: Draft) -> None:
             continue
         title_at, button_at = st.columns([3, 1], vertical_alignment="center")
         title_at.markdown(f"**{len(marked):,} rows {name}**")
-        if button_at.button("Discard", key=f"discard-{name}", icon=":material/close:", width="stretch"):
+        if button_at.button("Unmark all", key=f"discard-{name}", icon=":material/close:", width="stretch"):
             here.edit(lambda draft, marked=marked: draft.unmarking(marked))
             st.rerun()
         chosen = sorted(marked, key=lambda row: rows.psi[row])[:REVIEW_LIMIT]
@@ -69,89 +71,111 @@ def review(here: Context, rows: Rows, draft: Draft) -> None:
 def settings(here: Context, rows: Rows, draft: Draft) -> None:
     """What must hold, how, and where; then the button that says what it does."""
     st.subheader("How")
-    method = st.selectbox("Method", list(text.METHODS), format_func=text.METHODS.get, key="method")
-    plain = method == "retrain"
-    hold = st.multiselect(
-        "Must not get worse",
-        list(text.CRITERIA),
-        default=["cross_entropy"],
-        format_func=text.CRITERIA.get,
-        key="hold",
-        help="Measured on validation after the patch; PUMA lowers the strength until it holds.",
-    )
-    tolerance = {
-        name: st.number_input(
-            f"{text.CRITERIA[name]}: may get worse by",
-            0.0,
-            10.0,
-            0.0,
-            0.005,
-            format="%.4f",
-            key=f"tolerance-{name}",
-        )
-        for name in hold
+    last = {
+        **DEFAULTS,
+        "steps": 3 if here.overview.info["parameters"] <= SMALL else 1,
+        **here.history().settings,
     }
-    strength = st.slider(
-        "Strength",
-        0.1,
-        3.0,
-        1.0,
-        0.1,
-        key="strength",
-        disabled=plain,
-        help="1 is the whole removal; guard rails may lower it.",
+    methods = list(text.METHODS)
+    method = st.selectbox(
+        "Method", methods, methods.index(last["method"]), format_func=text.METHODS.get, key="method"
     )
-    options, steps, intent = {}, 1, "unseen"
+    st.caption(text.METHOD_NOTES[method])
+    chosen = {"method": method}
     if method == "puma":
-        steps = st.slider("Steps", 1, 10, 3, key="steps", help=text.STEPS_HELP)
-        if steps > 1:
-            intent = st.radio(
-                "Intent", list(text.INTENTS), format_func=text.INTENTS.get, key="intent", horizontal=True
-            )
-        with st.expander("Compensation"):
-            options["sparsity"] = st.slider(
-                "Sparsity",
-                0.0,
-                0.95,
-                0.05,
-                0.05,
-                key="sparsity",
-                help="0: many rows a little; 0.95: few rows.",
-            )
-            options["two_sided"] = st.toggle(
-                "Two-sided, as in the paper",
-                key="two_sided",
-                help="Also cancels improvements: the criterion stays where it is.",
-            )
+        chosen |= puma_settings(last)
+    elif method == "influence":
+        chosen["strength"] = strength_slider(last)
     device = device_choice()
-    change = forecast_now(rows, draft) * (1 if plain else strength)
-    st.caption(
-        f"Predicted without compensation: {change:+.4f} nats of validation cross-entropy, negative is better."
-    )
-    if st.button(headline(draft, method), type="primary", icon=":material/healing:", width="stretch"):
-        plan = plan_of_draft(
-            draft,
-            hold=hold,
-            tolerance={name: value for name, value in tolerance.items() if value > 0},
-            method=method,
-            strength=1.0 if plain else strength,
-            steps=steps,
-            intent=intent,
-            options=options,
-        )
-        here.start("patch", {"plan": plan_key(plan), "device": device, "seed": 0})
+    if method != "retrain":
+        change = forecast_now(rows, draft) * chosen["strength"]
+        st.caption(f"Sum of psi: {change:+.4f} nats of validation cross-entropy, before compensation.")
+    impossible = bool(emptied(rows, draft))
+    if st.button(
+        headline(draft, method),
+        type="primary",
+        icon=":material/healing:",
+        width="stretch",
+        disabled=impossible,
+    ):
+        here.update(lambda history: replace(history, settings=chosen))
+        plan = plan_of_draft(draft, **chosen)
+        here.start("patch", {"plan": keep_plan(plan), "device": device, "seed": 0})
         st.rerun()
     st.caption("Nothing becomes the current version until you accept it.")
     if draft.remove:
         figure = histogram_figure(
             rows.psi, rows.mask(draft.remove), title="psi of all rows and of those to remove"
         )
-        chart(
-            figure,
-            text.histogram_alt(rows.psi, rows.mask(draft.remove)),
-            text.READ_HISTOGRAM,
-            key="psi-histogram",
+        alt = text.histogram_alt(rows.psi, rows.mask(draft.remove))
+        chart(figure, alt, text.READ_HISTOGRAM, key="psi-histogram")
+
+
+def puma_settings(last: dict) -> dict:
+    """What only PUMA takes: what must hold, strength, steps, compensation."""
+    hold = st.multiselect(
+        "Must not get worse",
+        list(text.CRITERIA),
+        default=last["hold"],
+        format_func=text.CRITERIA.get,
+        key="hold",
+        help="Measured on validation after the patch; PUMA compensates more, then lowers the strength.",
+    )
+    tolerance = {}
+    for name in hold:
+        tolerance[name] = st.number_input(
+            f"{text.CRITERIA[name]}: may get worse by",
+            0.0,
+            10.0,
+            last["tolerance"].get(name, 0.0),
+            0.005,
+            format="%.4f",
+            key=f"tolerance-{name}",
         )
+    strength = strength_slider(last)
+    steps = st.slider("Steps", 1, 10, last["steps"], key="steps", help=text.STEPS_HELP)
+    intents = list(text.INTENTS)
+    intent = "unseen"
+    if steps > 1:
+        intent = st.radio(
+            "Intent",
+            intents,
+            intents.index(last["intent"]),
+            format_func=text.INTENTS.get,
+            key="intent",
+            horizontal=True,
+        )
+    with st.expander("Compensation"):
+        sparsity = st.slider(
+            "Sparsity",
+            0.0,
+            0.95,
+            last["options"].get("sparsity", 0.05),
+            0.05,
+            key="sparsity",
+            help="0: many rows a little; 0.95: few rows.",
+        )
+        two_sided = st.toggle(
+            "Two-sided, as in the paper",
+            last["options"].get("two_sided", False),
+            key="two_sided",
+            help="Aims to cancel improvements too, as far as other rows can.",
+        )
+    return {
+        "hold": hold,
+        "tolerance": {name: value for name, value in tolerance.items() if value > 0},
+        "strength": strength,
+        "steps": steps,
+        "intent": intent,
+        "options": {"sparsity": sparsity, "two_sided": two_sided},
+    }
+
+
+def strength_slider(last: dict) -> float:
+    """How much of the removal is asked for."""
+    return st.slider(
+        "Strength", 0.1, 3.0, last["strength"], 0.1, key="strength", help="1 is the whole removal."
+    )
 
 
 def device_choice() -> str:

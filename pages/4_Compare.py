@@ -41,8 +41,8 @@ def main() -> None:
     if record.info["strength"] == 0:
         binding = record.info["diagnostics"].get("binding")
         st.error(
-            f"Nothing was applied: at every strength tried, {text.escape(str(binding))} would have got worse than "
-            "allowed. Adjust the tolerance, or mark other rows.",
+            f"Nothing was applied: at every strength tried, {text.escape(str(binding))} would have got worse "
+            "than allowed. Adjust the tolerance, or mark other rows.",
             icon=":material/block:",
         )
     decide(here, record, decision)

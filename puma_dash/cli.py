@@ -95,6 +95,9 @@ def patch(
     """Removes the influence of the most harmful rows, holding the criterion, and prints what came of it."""
     import puma_dash as puma
 
+    for path in (output, report):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise puma.ProjectError(f"expected a folder for {path}, but there is none; try making it first.")
     project = _load(source)
     rows = puma.value(project, criterion=criterion).harmful(top)
     made = puma.patch(project, puma.PatchPlan(remove=tuple(rows.tolist()), hold=(criterion,)))

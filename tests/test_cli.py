@@ -53,6 +53,12 @@ def labels():
 
 def nothing():
     return None
+
+def raises():
+    raise KeyError("loans.parquet")
+
+def leaves():
+    raise SystemExit(3)
 """
 
 
@@ -69,12 +75,17 @@ def test_check_takes_a_function_from_the_current_folder(tmp_path):
         (["check", "absent:make"], "expected a module named 'absent'"),
         (["check", "mymodule:absent"], "expected a function 'absent'"),
         (["check", "mymodule:nothing"], "to return a puma.Project, but it returned NoneType"),
+        (["check", "mymodule:raises"], "it raised KeyError: 'loans.parquet' (mymodule.py, line"),
+        (["check", "mymodule:leaves"], "it raised SystemExit: 3"),
+        (["check", "broken:make"], "broken' that can be imported, but SyntaxError"),
+        (["patch", "radial", "--output", "absent/x.safetensors"], "expected a folder for absent"),
         (["check", "mymodule:labels"], "expected train labels from 0 to 1"),
         (["value", "radial", "--criterion", "beauty"], "expected one of the criterion names"),
     ],
 )
 def test_what_a_user_can_mend_is_one_sentence(tmp_path, words, sentence):
     (tmp_path / "mymodule.py").write_text(FACTORY)
+    (tmp_path / "broken.py").write_text("def make(:")
     done = run(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert sentence in done.stderr

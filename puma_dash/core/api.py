@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import time
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,22 +54,47 @@ def load(source: str) -> Project:
         )
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError, TypeError) as error:
+    except ModuleNotFoundError as error:
+        where = (
+            "starting in the folder that holds it"
+            if error.name == module_name
+            else f"installing {error.name}"
+        )
         raise ProjectError(
             f"expected a module named {module_name!r} on the Python path, but importing it failed ({error}); "
-            "try starting in the folder that holds it."
+            f"try {where}."
+        ) from error
+    except Exception as error:
+        raise ProjectError(
+            f"expected a module named {module_name!r} that can be imported, but {_told(error)}; "
+            "try importing it in Python yourself."
         ) from error
     factory = getattr(module, factory_name, None)
     if not callable(factory):
         raise ProjectError(
             f"expected a function {factory_name!r} in module {module_name!r}, but it has none."
         )
-    project = factory()
+    try:
+        project = factory()
+    except ProjectError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ProjectError(
+            f"expected {source} to return a puma.Project, but it raised {_told(error)}; "
+            "try calling it in Python yourself."
+        ) from error
     if not isinstance(project, Project):
         raise ProjectError(
             f"expected {source} to return a puma.Project, but it returned {type(project).__name__}."
         )
     return project
+
+
+def _told(error: BaseException) -> str:
+    """An exception of the user's code in words: type, message and the line it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def value(

@@ -45,7 +45,7 @@ class Record:
         for name, predicted in self.info["predicted"].items():
             measured = self.info["measured"][name]
             ratio = measured / predicted if predicted else float("inf")
-            if not low <= ratio <= high and max(abs(measured), abs(predicted)) > 1e-6:
+            if not low <= round(ratio, 2) <= high and max(abs(measured), abs(predicted)) > 1e-6:
                 found.append(
                     f"{name}: measured {signed(measured)} is {ratio:.2g} times the predicted "
                     f"{signed(predicted)}, outside 0.5 to 2. The straight-line forecast does not hold for "
@@ -70,7 +70,7 @@ def flips_sentence(comparison: dict[str, Any]) -> str:
 def patch_sentence(info: dict[str, Any]) -> str:
     """How the patch was made: method, strength, device, seconds."""
     plan, facts = info["plan"], info["diagnostics"]
-    method = METHODS[plan["method"]].split(":")[0]
+    method = METHODS[plan["method"]]
     parts = [f"{method}: {len(plan['remove']):,} rows removed, {len(plan['upweight']):,} up-weighted"]
     if info["strength"] != plan["strength"]:
         binding = facts.get("binding")
@@ -82,6 +82,10 @@ def patch_sentence(info: dict[str, Any]) -> str:
         parts.append(f"{len(facts['steps'])} relinearised steps ({INTENTS[plan['intent']]})")
     if facts.get("compensating_rows"):
         parts.append(f"{facts['compensating_rows']:,} other rows up-weighted to compensate")
+    if plan["options"].get("two_sided"):
+        parts.append("two-sided")
+    if plan["relabel"]:
+        parts.append(f"{len(plan['relabel']):,} relabelled")
     parts.append(f"{duration(info['seconds'])} on {facts['device'].upper()}")
     if "residual" in facts:
         parts.append(f"{facts['curvature']}, damping {facts['damping']:g}, residual {facts['residual']:.1e}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from puma_dash.ui.explore import Rows
 from puma_dash.workspace.drafts import Draft
 from puma_dash.workspace.store import Store, home, key
@@ -18,6 +20,7 @@ DEFAULTS: dict[str, Any] = {
     "steps": 1,
     "intent": "unseen",
     "options": {},
+    "relabel": {},
 }
 
 
@@ -27,11 +30,23 @@ def plan_of_draft(draft: Draft, **settings: Any) -> dict[str, Any]:
     return {**marks, **DEFAULTS, **settings}
 
 
-def plan_key(plan: dict[str, Any]) -> str:
+def plan_name(plan: dict[str, Any]) -> str:
+    """The cache key of ``plan``."""
+    rows = np.array(plan["remove"], dtype=np.int64)  # hashed at once, not number by number
+    return key("plan", {**plan, "remove": rows})
+
+
+def keep_plan(plan: dict[str, Any]) -> str:
     """The key under which the worker finds ``plan``, so that job files stay small."""
-    name = key("plan", plan)
+    name = plan_name(plan)
     Store(home() / "cache").fetch(name, lambda: ({}, plan))
     return name
+
+
+def emptied(rows: Rows, draft: Draft) -> list[str]:
+    """The classes of which no row would remain."""
+    total, gone = Counter(rows.target.tolist()), Counter(rows.target[list(draft.remove)].tolist())
+    return [rows.classes[label] for label in sorted(gone) if gone[label] == total[label]]
 
 
 def warnings(rows: Rows, draft: Draft) -> list[str]:
@@ -39,7 +54,7 @@ def warnings(rows: Rows, draft: Draft) -> list[str]:
     found = []
     total, gone = Counter(rows.target.tolist()), Counter(rows.target[list(draft.remove)].tolist())
     shares = {label: count / total[label] for label, count in gone.items()}
-    empty = [rows.classes[label] for label, share in sorted(shares.items()) if share == 1]
+    empty = emptied(rows, draft)
     if empty:
         found.append(
             f"Every row of {', '.join(empty)} is marked to go: a whole class cannot be patched away."
@@ -57,8 +72,8 @@ def warnings(rows: Rows, draft: Draft) -> list[str]:
     valuable = int((rows.psi[list(draft.remove)] > 0).sum())
     if valuable:
         found.append(
-            f"{valuable:,} of the rows to remove are valuable (psi > 0): removing them is predicted to harm "
-            "validation cross-entropy, and other rows will be up-weighted to compensate."
+            f"{valuable:,} of the rows to remove are valuable (psi > 0): alone they would change validation "
+            f"cross-entropy by {rows.psi[list(draft.remove)].clip(min=0).sum() / rows.n:+.4f} nats."
         )
     return found
 

@@ -166,10 +166,12 @@ STEPS_HELP = (
     "1 is the straight patch of the paper. More steps bend it: each takes the curvature where the last one "
     "ended, and comes closer to retraining."
 )
-METHODS = {
-    "puma": "PUMA: remove, and re-weight other rows so that what must hold, holds",
-    "influence": "Naive influence removal: remove only",
-    "retrain": "Retrain from scratch: the exact answer, at the full cost",
+METHODS = {"puma": "PUMA patch", "influence": "Naive influence removal", "retrain": "Retrain from scratch"}
+METHOD_NOTES = {
+    "puma": "Removes the rows' influence and re-weights others, so that what must hold, holds.",
+    "influence": "Removes the rows' influence and nothing else: no compensation, no guard rails.",
+    "retrain": "Trains anew without the rows: the answer patches are compared with. Nothing is held. It uses "
+    "the project's own trainer, or else our Adam recipe, which is not the author's.",
 }
 
 

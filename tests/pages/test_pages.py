@@ -151,7 +151,39 @@ def test_patch_says_what_its_button_does_and_starts_that(open_page, prepared, jo
 def test_patch_warns_of_a_class_that_would_vanish(open_page, prepared):
     rows = tuple(range(0, 600, 2))  # every row of class A
     keep(Draft(remove=rows))
-    assert "a whole class cannot be patched away" in texts(open_page(PATCH, project="radial", draft=DRAFT))
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert "a whole class cannot be patched away" in texts(at)
+    assert button(at, "Patch: remove 300").disabled
+
+
+def test_adjusting_starts_from_how_the_last_patch_was_asked_for(open_page, prepared, jobs):
+    keep(Draft(remove=(1, 2, 3)))
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    at.multiselect(key="hold").set_value(["brier"]).run()
+    at.slider(key="steps").set_value(5).run()
+    button(at, "Patch: remove 3").click().run()
+    jobs.now = {"status": "cancelled"}
+    again = open_page(PATCH, project="radial", draft=DRAFT)
+    assert again.multiselect(key="hold").value == ["brier"]
+    assert again.slider(key="steps").value == 5
+
+
+def test_a_draft_of_another_project_is_not_opened(open_page, prepared):
+    drafts.save(home() / "drafts", DRAFT, "digits None", History((Draft(remove=(700, 999)),)))
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    assert not at.exception
+    assert next(m for m in at.metric if m.label == "Marked").value == "0"
+
+
+def test_accepted_versions_can_be_found_again(open_page, prepared, psi):
+    name = patched(prepared, remove=tuple(np.argsort(psi)[:10].tolist()))
+    made = prepared.accept({"source": "radial", "version": None, "patch": name}, lambda *_: None, None)
+    at = open_page("app.py", project="radial")
+    assert f"version {made['version']}, accepted" in str([link.proto for link in at.get("page_link")])
+    prepared.prepare({"source": "radial", "version": made["version"]}, lambda *_: None, None)
+    at = open_page(EXPLORE, project="radial", version=str(made["version"]))
+    assert not at.exception
+    assert f"version {made['version']}" in texts(at)
 
 
 def test_a_failed_patch_keeps_the_draft(open_page, prepared, jobs):
@@ -171,9 +203,9 @@ def test_compare_without_a_patch_says_so(open_page, prepared):
 
 def patched(tasks, **settings):
     """The key of a patch, computed as the worker would."""
-    from puma_dash.ui.patching import plan_key, plan_of_draft
+    from puma_dash.ui.patching import keep_plan, plan_of_draft
 
-    plan = plan_key(plan_of_draft(Draft(remove=settings.pop("remove")), **settings))
+    plan = keep_plan(plan_of_draft(Draft(remove=settings.pop("remove")), **settings))
     params = {"source": "radial", "version": None, "plan": plan, "device": "cpu", "seed": 0}
     return tasks.patch(params, lambda *_: None, None)["patch"]
 
