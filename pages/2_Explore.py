@@ -213,7 +213,7 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
         if job(here, "forecast", "Refining the forecast"):
             st.dataframe(text.forecast_table(refined.result["metrics"]), hide_index=True)
             st.caption(
-                f"Predicted on {refined.result['diagnostics']['n']:,} validation rows, compensation included; "
+                f"Predicted on {refined.result['diagnostics']['n']:,} validation rows, with compensation; "
                 f"{refined.result['flips']:,} of them change class."
             )
     else:
