@@ -126,7 +126,7 @@ def value(
     start = time.perf_counter()
     scores, facts = chosen(engine, target, curvature)
     return Valuation(
-        scores=scores.double().numpy(force=True),
+        scores=scores.double().numpy(force=True).copy(),  # the engine keeps its own
         method=repr(chosen),
         criterion=target.name,
         fingerprint=project.fingerprint,

@@ -5,8 +5,10 @@ Nothing here computes, and importing this module does not import torch, so that 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -145,7 +147,7 @@ class Project:
         digest = hashlib.sha256(f"{self.loss!r}|{self.weight_decay!r}".encode())
         for name, module in self.model.named_modules():
             described = re.sub(r" at 0x[0-9a-f]+", "", module.extra_repr())
-            digest.update(f"{name}|{type(module).__qualname__}|{described}".encode())
+            digest.update(f"{name}|{_code(type(module))}|{described}".encode())
         digest.update(repr([name for name, p in self.model.named_parameters() if p.requires_grad]).encode())
         for name, value in self.model.state_dict().items():
             _feed(digest, name, value)
@@ -336,6 +338,14 @@ def _tensor(value: Any, name: str) -> Any:
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()
     return torch.from_numpy(array)
+
+
+def _code(kind: type) -> str:
+    """What a module class computes: its name where torch defines it, else its source where there is one."""
+    if kind.__module__.split(".")[0] != "torch":
+        with contextlib.suppress(OSError, TypeError):
+            return inspect.getsource(kind)
+    return kind.__qualname__
 
 
 def _feed(digest: Any, name: str, value: Tensor | None) -> None:

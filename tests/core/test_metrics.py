@@ -144,16 +144,16 @@ def test_intervals_of_means_are_those_of_the_normal_law():
 
 
 def test_the_interval_of_the_ece_is_that_of_resampling_by_hand():
-    (before, y), (after, _) = drawn(300), drawn(300, sharpness=0.3, seed=1)
+    (before, y), (after, _) = drawn(300, sharpness=5.0), drawn(300, sharpness=0.3, seed=1)
     rng = np.random.default_rng(7)
     changes = []
-    for rows in rng.integers(0, 300, (400, 300)):
+    for rows in rng.integers(0, 300, (200, 300)):
         old, new = (metrics(p[rows], y[rows])["ece"] for p in (before, after))
         changes.append(new - old)
     low, high = np.quantile(changes, [0.025, 0.975])
     assert high < 0 or low > 0  # so that the sign shows
     np.testing.assert_allclose(
-        paired_intervals(before, after, y)["ece"], (low, high), atol=0.15 * (high - low)
+        paired_intervals(before, after, y)["ece"], (low, high), atol=0.2 * (high - low)
     )
 
 
@@ -172,6 +172,6 @@ def test_no_change_has_no_width():
 
 def test_row_interval():
     values = np.random.default_rng(0).standard_normal(400)
-    low, high = row_interval(lambda rows: float(values[rows].mean()), 400)
-    expected = norm.interval(0.95, values.mean(), values.std() / 20)
+    low, high = row_interval(lambda rows: float(values[rows].mean()), 400, level=0.5)
+    expected = norm.interval(0.5, values.mean(), values.std() / 20)
     np.testing.assert_allclose((low, high), expected, atol=0.01)
