@@ -28,13 +28,19 @@ def measure():
             weight_decay=1e-3,
         )
         plan = puma.PatchPlan(remove=tuple(range(n // 20)))
-        psi = seconds(lambda project=project: puma.value(project, device="cpu"), 3)
-        patch = seconds(lambda project=project, plan=plan: puma.patch(project, plan, device="cpu"), 3)
+        psi = seconds(lambda project=project: (project.memo.clear(), puma.value(project, device="cpu")), 3)
+        patch = seconds(
+            lambda project=project, plan=plan: (
+                project.memo.clear(),
+                puma.patch(project, plan, device="cpu"),
+            ),
+            3,
+        )
         per_row = f"{1e6 * psi / n:.0f}"
         table.append(
             {"rows": f"{n:,}", "psi, s": f"{psi:.2f}", "us a row": per_row, "patch, s": f"{patch:.2f}"}
         )
     return (
-        "Growth with the number of rows, 784 inputs, 12 730 parameters, conjugate gradient to 1e-3",
+        "Growth with the number of rows, 784 inputs, 12 730 parameters, conjugate gradient to 1e-2",
         pd.DataFrame(table),
     )

@@ -31,10 +31,11 @@ Top = Annotated[int, typer.Option(help="How many rows to print or remove, most h
 @app.command()
 def serve(source: Source = "digits", port: Port = 8501) -> None:
     """Opens a project in the browser."""
-    from puma_dash.ui.state import DEMO_SOURCES, SERVED
+    from puma_dash.ui import SERVED
+    from puma_dash.ui.text import DEMOS
 
     os.environ[SERVED] = source
-    if source not in DEMO_SOURCES:
+    if source not in DEMOS:
         check(source)  # a wrong name is told here, not in the browser
         os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     typer.echo(f"PUMA Dash {__version__}: http://127.0.0.1:{port}")

@@ -15,6 +15,7 @@ from typing import Any
 
 import streamlit as st
 
+from puma_dash.ui import SERVED
 from puma_dash.ui.text import DEMOS
 from puma_dash.workspace import drafts
 from puma_dash.workspace.drafts import Draft, History
@@ -23,8 +24,6 @@ from puma_dash.workspace.jobs import Jobs, JobState
 from puma_dash.workspace.ledger import Ledger
 from puma_dash.workspace.store import Entry, Store, home
 
-SERVED = "PUMA_DASH_PROJECT"
-"""Environment variable with the demo or module:factory that the server was started on."""
 DEMO_SOURCES = tuple(DEMOS)
 
 
