@@ -15,7 +15,12 @@ from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
+import sklearn.datasets
+import sklearn.decomposition
+import sklearn.metrics  # noqa: F401
 import torch
+import torch._dynamo
+import torchmetrics.functional.classification  # noqa: F401
 
 from puma_dash.core import api
 from puma_dash.core.criteria import resolve_criterion
