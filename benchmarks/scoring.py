@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 
 import puma_dash as puma
 from benchmarks.clock import seconds
-from puma_dash.core.api import engine_of
+from puma_dash.core.engine import engine_of
 
 
 def measure():

@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 from puma_dash._version import __version__
 
 if TYPE_CHECKING:
-    from puma_dash.core.api import apply, compare, forecast, load, patch, value
+    from puma_dash.core.api import apply, forecast, load, patch, value
+    from puma_dash.core.comparison import compare
     from puma_dash.core.criteria import CRITERIA, Brier, CrossEntropy, MeanSquaredError
     from puma_dash.core.curvature import CURVATURES, ConjugateGradient, Dense
     from puma_dash.core.demos import DEMOS
     from puma_dash.core.embedding import EMBEDDINGS
     from puma_dash.core.objective import LOSSES
+    from puma_dash.core.plan import PatchPlan
     from puma_dash.core.training import AdamRecipe
     from puma_dash.core.types import (
         Cancelled,
         Comparison,
         Forecast,
         Patch,
-        PatchPlan,
         Project,
         ProjectError,
         Selection,
@@ -35,19 +36,20 @@ if TYPE_CHECKING:
     from puma_dash.ui.report import report
 
 _HOMES = {
-    "puma_dash.core.api": ("apply", "compare", "forecast", "load", "patch", "value"),
+    "puma_dash.core.api": ("apply", "forecast", "load", "patch", "value"),
+    "puma_dash.core.comparison": ("compare",),
     "puma_dash.core.criteria": ("CRITERIA", "Brier", "CrossEntropy", "MeanSquaredError"),
     "puma_dash.core.curvature": ("CURVATURES", "ConjugateGradient", "Dense"),
     "puma_dash.core.demos": ("DEMOS",),
     "puma_dash.core.embedding": ("EMBEDDINGS",),
     "puma_dash.core.objective": ("LOSSES",),
     "puma_dash.core.training": ("AdamRecipe",),
+    "puma_dash.core.plan": ("PatchPlan",),
     "puma_dash.core.types": (
         "Cancelled",
         "Comparison",
         "Forecast",
         "Patch",
-        "PatchPlan",
         "Project",
         "ProjectError",
         "Selection",

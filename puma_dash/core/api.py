@@ -1,4 +1,4 @@
-"""The calls between the nouns: load, value, forecast, patch, compare."""
+"""The calls between the nouns: load, value, forecast, patch, apply; compare has a module of its own."""
 
 from __future__ import annotations
 
@@ -15,16 +15,13 @@ import torch
 from puma_dash.core.criteria import Criterion, resolve_criterion
 from puma_dash.core.curvature import Curvature, inverse_of
 from puma_dash.core.demos import DEMOS
-from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device
-from puma_dash.core.evaluation.metrics import METRICS, metrics, per_class, per_row
-from puma_dash.core.evaluation.reliability import reliability
-from puma_dash.core.evaluation.statistics import mcnemar_p, paired_intervals, row_interval
+from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
+from puma_dash.core.evaluation.metrics import metrics
 from puma_dash.core.objective import SquaredError
+from puma_dash.core.plan import PatchPlan
 from puma_dash.core.types import (
-    Comparison,
     Forecast,
     Patch,
-    PatchPlan,
     Project,
     ProjectError,
     Split,
@@ -221,72 +218,6 @@ def patch(
     )
 
 
-def compare(
-    project: Project,
-    patch: Patch,
-    split: str = "validation",
-    *,
-    seed: int = 0,
-    device: str | None = None,
-) -> Comparison:
-    """Before and after on ``split``: metrics with intervals, reliability, flips, verdicts on what was held.
-
-    Raises:
-        ProjectError: the patch belongs to another project.
-    """
-    import pandas as pd
-
-    if patch.fingerprint != project.fingerprint:
-        raise ProjectError(
-            f"expected a patch of project {project.name!r} ({project.fingerprint[:8]}), but this one "
-            f"belongs to another ({patch.fingerprint[:8]}); try loading the project it was made for."
-        )
-    old_engine = engine_of(project, device)
-    new_engine = Engine(project.with_model(patch.model), device=old_engine.device)
-    data = old_engine.split(split)
-    targets = data.targets.numpy(force=True)
-    before = _probabilities(old_engine, old_engine.outputs(data))
-    after = _probabilities(new_engine, new_engine.outputs(data))
-    old, new = metrics(before, targets), metrics(after, targets)
-    intervals = paired_intervals(before, after, targets, seed=seed)
-    names = project.class_names or ()
-    table = pd.DataFrame(
-        {
-            "before": old,
-            "after": new,
-            "change": {name: new[name] - old[name] for name in METRICS},
-            "low": {name: intervals[name][0] for name in METRICS},
-            "high": {name: intervals[name][1] for name in METRICS},
-        }
-    )
-    curves = [
-        reliability(probabilities, targets).assign(model=label)
-        for label, probabilities in (("before", before), ("after", after))
-    ]
-    classes = per_class(before, targets, names).rename(columns={"accuracy": "before"})
-    classes["after"] = per_class(after, targets, names)["accuracy"]
-    flips = _flips(before.argmax(1), after.argmax(1), targets)
-    counts = flips["kind"].value_counts()
-    fixed, broken = int(counts.get("fixed", 0)), int(counts.get("broken", 0))
-    return Comparison(
-        split=split,
-        n=len(targets),
-        metrics=table,
-        reliability=pd.concat(curves, ignore_index=True),
-        flips=flips,
-        verdicts=_verdicts(patch, split, old_engine, new_engine, seed),
-        per_class=classes,
-        marked=_marked(old_engine, new_engine, patch.plan),
-        fingerprint=project.fingerprint,
-        diagnostics={
-            "fixed": fixed,
-            "broken": broken,
-            "mcnemar_p": mcnemar_p(fixed, broken),
-            "device": str(old_engine.device),
-        },
-    )
-
-
 def apply(project: Project, patch: Patch) -> Project:
     """The project as it stands after ``patch``: its model, labels and training weights."""
     if patch.plan.relabel and patch.strength != 1:
@@ -304,23 +235,6 @@ def apply(project: Project, patch: Patch) -> Project:
     return dataclasses.replace(project, model=patch.model, train=train)
 
 
-def engine_of(
-    project: Project,
-    device: str | torch.device | None = None,
-    progress: Progress | None = None,
-    cancel: CancelEvent | None = None,
-) -> Engine:
-    """The engine of ``project`` on ``device``: the same one for later calls, with what it has factored."""
-    where = choose_device(device)
-    if where not in project.memo:
-        project.memo[where] = Engine(project, device=where)
-    return project.memo[where].listen(progress, cancel)
-
-
-def _probabilities(engine: Engine, outputs: torch.Tensor) -> np.ndarray:
-    return engine.loss.probabilities(outputs).numpy(force=True)
-
-
 def _predicted(engine: Engine, data: Split, delta: torch.Tensor) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Metrics before and predicted, and the rows predicted to change class; empty for a regression."""
     import pandas as pd
@@ -331,7 +245,7 @@ def _predicted(engine: Engine, data: Split, delta: torch.Tensor) -> tuple[pd.Dat
             pd.DataFrame(columns=["row", "target", "before", "after"]),
         )
     z, dz = engine.pushforward(data, delta)
-    before, after = _probabilities(engine, z), _probabilities(engine, z + dz)
+    before, after = engine.probabilities(z), engine.probabilities(z + dz)
     targets = data.targets.numpy(force=True)
     table = pd.DataFrame({"before": metrics(before, targets), "predicted": metrics(after, targets)})
     table["change"] = table["predicted"] - table["before"]
@@ -339,84 +253,3 @@ def _predicted(engine: Engine, data: Split, delta: torch.Tensor) -> tuple[pd.Dat
     rows = np.flatnonzero(old != new)
     flips = {"row": rows, "target": targets[rows], "before": old[rows], "after": new[rows]}
     return table, pd.DataFrame(flips)
-
-
-def _flips(before: np.ndarray, after: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
-    """Row, target, classes before and after, and kind (fixed, broken, kept right or wrong) of every row."""
-    import pandas as pd
-
-    was, now = before == targets, after == targets
-    kind = np.select([~was & now, was & ~now, was & now], ["fixed", "broken", "kept right"], "kept wrong")
-    return pd.DataFrame(
-        {"row": np.arange(len(targets)), "target": targets, "before": before, "after": after, "kind": kind}
-    )
-
-
-def _verdicts(patch: Patch, split: str, before: Engine, after: Engine, seed: int) -> pd.DataFrame:
-    """One row per held criterion: predicted, measured, tolerance, interval of the change, verdict.
-
-    Criteria on all rows of validation, where patches are tuned, are judged on ``split``.
-    """
-    import pandas as pd
-
-    rows = []
-    for hold in patch.plan.hold:
-        held = resolve_criterion(hold)
-        elsewhere = held.rows is None and held.split == "validation" != split
-        criterion = dataclasses.replace(held, split=split) if elsewhere else held
-        tolerance = patch.plan.tolerance.get(held.name, 0.0)
-        low, high = _criterion_interval(criterion, before, after, seed)
-        rows.append(
-            {
-                "criterion": criterion.name,
-                "predicted": np.nan if elsewhere else patch.predicted.get(held.name, np.nan),
-                "measured": after.criterion(criterion) - before.criterion(criterion),
-                "tolerance": tolerance,
-                "low": low,
-                "high": high,
-                "verdict": "pass" if high <= tolerance else "fail" if low > tolerance else "inconclusive",
-            }
-        )
-    columns = ["criterion", "predicted", "measured", "tolerance", "low", "high", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _criterion_interval(
-    criterion: Criterion, before: Engine, after: Engine, seed: int
-) -> tuple[float, float]:
-    """Bootstrap interval of the criterion's change, resampling its evaluation rows."""
-    data = criterion.evaluation(before)
-    old, new = before.outputs(data), after.outputs(data)
-
-    def change(rows: np.ndarray) -> float:
-        index = torch.as_tensor(rows, device=old.device)
-        groups = None if data.groups is None else data.groups.iloc[rows]
-        drawn = Split(index, data.targets[index], groups=groups)
-        difference = criterion(new[index], drawn, before.loss) - criterion(old[index], drawn, before.loss)
-        return float(difference)
-
-    return row_interval(change, len(data), seed=seed)
-
-
-def _marked(before: Engine, after: Engine, plan: PatchPlan) -> pd.DataFrame:
-    """Mean loss and accuracy on the rows the plan touched, by what was done to them."""
-    import pandas as pd
-
-    train = before.split("train")
-    rows = []
-    for name, marked in (
-        ("removed", plan.remove),
-        ("upweighted", plan.upweight),
-        ("relabelled", plan.relabel),
-    ):
-        if not marked:
-            continue
-        data = train.take(np.array(list(marked)))
-        targets = data.targets.numpy(force=True)
-        entry: dict[str, Any] = {"rows": name, "n": len(data)}
-        for label, engine in (("before", before), ("after", after)):
-            known = per_row(_probabilities(engine, engine.outputs(data)), targets)
-            entry[f"loss {label}"] = known["nll"].mean()
-            entry[f"accuracy {label}"] = known["correct"].mean()
-        rows.append(entry)
-    return pd.DataFrame(rows)

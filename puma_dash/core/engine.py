@@ -16,6 +16,7 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -156,6 +157,10 @@ class Engine:
         named = self._named(theta)
         pieces = [self._forward(named, rows.inputs[part]) for part in self.batches(len(rows))]
         return torch.cat(pieces)
+
+    def probabilities(self, outputs: Tensor) -> np.ndarray:
+        """Class probabilities (m, classes) of ``outputs`` (m, c), as an array."""
+        return self.loss.probabilities(outputs).numpy(force=True)
 
     def criterion(self, criterion: Criterion, theta: Tensor | None = None) -> float:
         """C(theta), lower is better, in the criterion's unit."""
@@ -390,3 +395,16 @@ class Engine:
 
     def _choose_batch_size(self) -> int:
         return max(16, min(16_384, ACTIVATIONS_PER_BATCH // self._activations()))
+
+
+def engine_of(
+    project: Project,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+    cancel: CancelEvent | None = None,
+) -> Engine:
+    """The engine of ``project`` on ``device``: the same one for later calls, with what it has factored."""
+    where = choose_device(device)
+    if where not in project.memo:
+        project.memo[where] = Engine(project, device=where)
+    return project.memo[where].listen(progress, cancel)

@@ -34,17 +34,18 @@ def report(project: Project, patch: Patch, path: str | Path) -> Path:
     Raises:
         ProjectError: the patch belongs to another project.
     """
-    from puma_dash.core import api
+    from puma_dash.core import comparison
+    from puma_dash.core.engine import engine_of
     from puma_dash.workspace.records import comparison_record, patch_record
 
-    record = Record("", patch_record(patch, api.compare(project, patch, "validation")))
-    test = None if project.test is None else comparison_record(api.compare(project, patch, "test"))
+    record = Record("", patch_record(patch, comparison.compare(project, patch, "validation")))
+    test = None if project.test is None else comparison_record(comparison.compare(project, patch, "test"))
     rows = {name: len(getattr(project, name) or ()) for name in ("train", "validation", "test")}
     facts = {
         "name": project.name,
         "fingerprint": project.fingerprint,
         "rows": rows,
-        "loss": api.engine_of(project).loss.label,
+        "loss": engine_of(project).loss.label,
         "weight_decay": project.weight_decay,
         "parameters": sum(p.numel() for p in project.model.parameters()),
     }

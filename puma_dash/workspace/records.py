@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from puma_dash.core.types import Comparison, Patch, PatchPlan, ProjectError
+from puma_dash.core.plan import PatchPlan
+from puma_dash.core.types import Comparison, Patch, ProjectError
 from puma_dash.core.unlearning import UNLEARNERS
 
 if TYPE_CHECKING:

@@ -11,10 +11,9 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import sklearn.datasets
 import sklearn.decomposition
 import sklearn.metrics  # noqa: F401
@@ -22,22 +21,19 @@ import torch
 import torch._dynamo
 import torchmetrics.functional.classification  # noqa: F401
 
-from puma_dash.core import api
+from puma_dash.core import api, comparison
 from puma_dash.core.criteria import resolve_criterion
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.embedding import Columns, Pca, resolve_embedding
-from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device
-from puma_dash.core.evaluation.metrics import metrics
-from puma_dash.core.evaluation.reliability import reliability
+from puma_dash.core.engine import CancelEvent, Progress, choose_device, engine_of
 from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.workspace.index import Index
 from puma_dash.workspace.ledger import Ledger
+from puma_dash.workspace.overview import annotations_digest, overview_of
 from puma_dash.workspace.records import comparison_record, patch_record, plain, plan_of, table
 from puma_dash.workspace.store import Store, home, key
 
 DEFAULT_CRITERION = "cross_entropy"
-LARGEST_THUMBNAIL = 128
-MOST_CATEGORIES = 30
 
 # One core stays free for the pages.
 torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
@@ -107,10 +103,16 @@ def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
     progress(0, 1, "Training the demo's model" if source in DEMOS else "Loading the project")
     _open.pop((source, version), None)  # a factory is called anew, so that its changes are seen
     project = open_project(source, version)
-    engine = api.engine_of(project).listen(within(progress, 0.4, 0.5), cancel)
+    engine = engine_of(project).listen(within(progress, 0.4, 0.5), cancel)
     progress(0.4, 1, "Predictions")
     overview = key(
-        "overview", project.fingerprint, source, project.name, project.class_names, _frames(project), CODE
+        "overview",
+        project.fingerprint,
+        source,
+        project.name,
+        project.class_names,
+        annotations_digest(project),
+        CODE,
     )
     _store().fetch(overview, lambda: overview_of(project, engine, source))
     index = Index.of(home(), source, version).with_overview(project.fingerprint, overview)
@@ -167,7 +169,7 @@ def patch(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
             cancel=cancel,
         )
         progress(0.8, 1, "Comparing before and after on validation")
-        compared = api.compare(project, made, "validation", device=params["device"])
+        compared = comparison.compare(project, made, "validation", device=params["device"])
         state = {f"state.{k}": v.numpy(force=True) for k, v in made.model.state_dict().items()}
         info = {
             "source": params["source"],
@@ -198,7 +200,7 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
     common = {"source": params["source"], "parent": params["version"], "patch": params["patch"]}
     if project.test is not None:
         progress(0.4, 1, "Opening the test split")
-        compared = api.compare(project, made, "test")
+        compared = comparison.compare(project, made, "test")
         details["test"] = comparison_record(compared)
         ledger.append("test opened", details={}, **common)
     version = ledger.append("accepted", details=details, **common).id
@@ -232,46 +234,6 @@ TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any
 # --- what the tasks are made of -------------------------------------------------------
 
 
-def overview_of(
-    project: Project, engine: Engine, source: str
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What the pages know of a project: a number of each kind per training row, and facts."""
-    train, validation = project.train, project.validation
-    outputs = engine.outputs("train")
-    probabilities = engine.loss.probabilities(outputs).numpy(force=True)
-    losses = engine.loss(outputs, engine.split("train").targets).numpy(force=True)
-    arrays = {
-        "target": train.targets.numpy(force=True).astype(np.int32),
-        "predicted": probabilities.argmax(1).astype(np.int32),
-        "confidence": probabilities.max(1).astype(np.float32),
-        "loss": losses.astype(np.float32),
-    }
-    if train.weights is not None:
-        arrays["weight"] = train.weights.numpy(force=True).astype(np.float32)
-    images = _images(train.inputs)
-    if images is not None:
-        arrays["images"] = images
-    columns = _columns(train.meta, arrays) + _columns(train.groups, arrays)
-    held_out = engine.loss.probabilities(engine.outputs("validation")).numpy(force=True)
-    truth = validation.targets.numpy(force=True)
-    info = {
-        "name": project.name,
-        "source": source,
-        "fingerprint": project.fingerprint,
-        "classes": list(project.class_names or ()),
-        "loss": engine.loss.label,
-        "weight_decay": project.weight_decay,
-        "parameters": len(engine.theta),
-        "inputs": list(train.inputs.shape[1:]),
-        "rows": {"train": len(train), "validation": len(validation), "test": len(project.test or ())},
-        "columns": columns,
-        "metrics": metrics(held_out, truth),
-        "reliability": reliability(held_out, truth).to_dict("list"),
-        "summary": _summary(project),
-    }
-    return arrays, info
-
-
 def read_plan(name: str) -> dict[str, Any]:
     """The plan that a page put into the cache under that key."""
     entry = _store().load(name)
@@ -301,7 +263,7 @@ def load_patch(project: Project, name: str) -> Patch:
     model = copy.deepcopy(project.model)
     state = {k.removeprefix("state."): torch.from_numpy(v) for k, v in entry.arrays.items() if k != "weights"}
     model.load_state_dict(state)
-    engine = api.engine_of(project)
+    engine = engine_of(project)
     return Patch(
         model=model,
         plan=plan_of(info["plan"]),
@@ -334,16 +296,6 @@ def _opened(params: dict[str, Any], progress: Progress) -> tuple[Project, Index]
     return project, index
 
 
-def _frames(project: Project) -> str:
-    """Names and contents of what is known of the training rows beside inputs and labels."""
-    digest = hashlib.sha256()
-    for frame in (project.train.meta, project.train.groups):
-        if frame is not None:
-            digest.update(repr(list(frame.columns)).encode())
-            digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _value(
     project: Project, index: Index, method: str, criterion: str, progress: Progress, cancel: CancelEvent
 ) -> None:
@@ -362,52 +314,12 @@ def _embed(project: Project, index: Index, embedding: Any, progress: Progress, c
     name = key("embedding", project.fingerprint, embedding, CODE)
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        found = embedding(api.engine_of(project).listen(progress, cancel))
+        found = embedding(engine_of(project).listen(progress, cancel))
         return {"xy": found.xy}, {"axes": list(found.axes)}
 
     _store().fetch(name, compute)
     space = getattr(embedding, "space", None)
     index.with_embedding(embedding.label if space is None else f"{embedding.label} of {space}", name)
-
-
-def _images(inputs: torch.Tensor) -> np.ndarray | None:
-    """Rows as 8-bit pictures (n, h, w) or (n, 3, h, w) where their shape says that they are pictures."""
-    shape = tuple(inputs.shape[1:])
-    picture = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
-    if not picture or max(shape[-2:]) > LARGEST_THUMBNAIL or min(shape[-2:]) < 4:
-        return None
-    low, high = inputs.amin().item(), inputs.amax().item()
-    scaled = (inputs.numpy(force=True) - low) * (255 / max(high - low, 1e-12))
-    images = scaled.round().astype(np.uint8)
-    return images[:, 0] if len(shape) == 3 and shape[0] == 1 else images
-
-
-class _Column(TypedDict):
-    name: str
-    categories: list[str] | None
-
-
-def _columns(frame: pd.DataFrame | None, arrays: dict[str, np.ndarray]) -> list[_Column]:
-    """Puts each column of ``frame`` into ``arrays``, as numbers or as codes, and describes it."""
-    described: list[_Column] = []
-    if frame is None:
-        return described
-    for name in frame.columns:
-        column = frame[name]
-        few = column.nunique() <= MOST_CATEGORIES
-        if pd.api.types.is_numeric_dtype(column) and not (few or pd.api.types.is_bool_dtype(column)):
-            arrays[f"column.{name}"] = column.to_numpy(np.float64, na_value=np.nan)
-            described.append(_Column(name=str(name), categories=None))
-        elif few:
-            codes, categories = pd.factorize(column, sort=True)
-            arrays[f"column.{name}"] = codes.astype(np.int32)
-            described.append(_Column(name=str(name), categories=[str(c) for c in categories]))
-    return described
-
-
-def _summary(project: Project) -> str:
-    shape = " x ".join(str(size) for size in project.train.inputs.shape[1:]) or "1"
-    return f"{type(project.model).__name__}, inputs {shape}, {len(project.class_names or ())} classes"
 
 
 def _store() -> Store:

@@ -8,7 +8,7 @@ import torch
 from torch.autograd.functional import jacobian
 
 import puma_dash as puma
-from puma_dash.core.types import INTENTS
+from puma_dash.core.plan import INTENTS
 
 from .cases import CASES, CONVEX, Reference, converged, flat
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import puma_dash as puma
-from puma_dash.core import api
+from puma_dash.core.engine import engine_of
 from puma_dash.core.objective import LOSSES
 from puma_dash.core.unlearning.base import chosen_change
 from puma_dash.core.unlearning.steps import OBJECTIVES
@@ -77,13 +77,13 @@ def test_many_unseen_steps_reach_the_retrained_model_of_a_convex_problem(logisti
     straight = puma.patch(
         logistic, puma.PatchPlan(remove=plan.remove, upweight=plan.upweight, relabel=plan.relabel)
     )
-    target = api.engine_of(logistic).theta_of(exact) - api.engine_of(logistic).theta
+    target = engine_of(logistic).theta_of(exact) - engine_of(logistic).theta
     assert (straight.delta - target).norm() > 100 * (patched.delta - target).norm()
 
 
 @pytest.mark.parametrize("intent", OBJECTIVES)
 def test_the_objective_starts_with_the_gradient_of_the_patch(moons, intent):
-    engine = api.engine_of(moons)
+    engine = engine_of(moons)
     plan = puma.PatchPlan(remove=(1, 5, 9), upweight={3: 0.5}, strength=0.7)
     change = chosen_change(engine, plan)
     objective = OBJECTIVES[intent].of(engine, change, plan.strength, 0.01)
@@ -93,7 +93,7 @@ def test_the_objective_starts_with_the_gradient_of_the_patch(moons, intent):
 
 @pytest.mark.parametrize("intent", OBJECTIVES)
 def test_the_gradient_is_that_of_the_value(moons, intent):
-    engine = api.engine_of(moons)
+    engine = engine_of(moons)
     plan = puma.PatchPlan(remove=(1, 5, 9), upweight={3: 0.5}, relabel={8: 1 - int(moons.train.targets[8])})
     objective = OBJECTIVES[intent].of(engine, chosen_change(engine, plan), 1.0, 0.01)
     generator = torch.Generator().manual_seed(0)
@@ -112,7 +112,7 @@ def test_steps_never_raise_the_objective_and_keep_removing(moons, intent):
     removed = []
     for steps in (1, 2, 4):
         patched = puma.patch(moons, puma.PatchPlan(remove=rows, steps=steps, intent=intent))
-        engine = api.engine_of(moons)
+        engine = engine_of(moons)
         objective = OBJECTIVES[intent].of(engine, chosen_change(engine, patched.plan), 1.0, 0.01)
         removed.append(objective.value(engine.theta_of(patched.model)))
     if intent == "unseen":

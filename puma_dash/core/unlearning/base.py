@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
     from puma_dash.core.curvature import Inverse
     from puma_dash.core.engine import Engine
-    from puma_dash.core.types import PatchPlan, Project
+    from puma_dash.core.plan import PatchPlan
+    from puma_dash.core.types import Project
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from puma_dash.core.unlearning.base import (
 if TYPE_CHECKING:
     from puma_dash.core.curvature import Inverse
     from puma_dash.core.engine import Engine
-    from puma_dash.core.types import PatchPlan
+    from puma_dash.core.plan import PatchPlan
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
     from puma_dash.core.curvature import Inverse
     from puma_dash.core.engine import Engine
-    from puma_dash.core.types import PatchPlan
+    from puma_dash.core.plan import PatchPlan
 
 HALVINGS = 8
 """Guard rails try strength 1, 1/2, ... down to 1/2^HALVINGS of the one asked for."""

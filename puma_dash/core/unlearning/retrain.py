@@ -16,7 +16,7 @@ from puma_dash.core.unlearning.base import Update, chosen_change, training_weigh
 if TYPE_CHECKING:
     from puma_dash.core.curvature import Curvature
     from puma_dash.core.engine import Engine
-    from puma_dash.core.types import PatchPlan
+    from puma_dash.core.plan import PatchPlan
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+"""The overview: what the pages know of a project, as arrays and facts for the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, TypedDict
+
+import numpy as np
+import pandas as pd
+import torch
+
+from puma_dash.core.engine import Engine
+from puma_dash.core.evaluation.metrics import metrics
+from puma_dash.core.evaluation.reliability import reliability
+from puma_dash.core.types import Project
+
+LARGEST_THUMBNAIL = 128
+MOST_CATEGORIES = 30
+
+
+def overview_of(
+    project: Project, engine: Engine, source: str
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What the pages know of a project: a number of each kind per training row, and facts."""
+    train, validation = project.train, project.validation
+    outputs = engine.outputs("train")
+    probabilities = engine.loss.probabilities(outputs).numpy(force=True)
+    losses = engine.loss(outputs, engine.split("train").targets).numpy(force=True)
+    arrays = {
+        "target": train.targets.numpy(force=True).astype(np.int32),
+        "predicted": probabilities.argmax(1).astype(np.int32),
+        "confidence": probabilities.max(1).astype(np.float32),
+        "loss": losses.astype(np.float32),
+    }
+    if train.weights is not None:
+        arrays["weight"] = train.weights.numpy(force=True).astype(np.float32)
+    images = _images(train.inputs)
+    if images is not None:
+        arrays["images"] = images
+    columns = _columns(train.meta, arrays) + _columns(train.groups, arrays)
+    held_out = engine.loss.probabilities(engine.outputs("validation")).numpy(force=True)
+    truth = validation.targets.numpy(force=True)
+    info = {
+        "name": project.name,
+        "source": source,
+        "fingerprint": project.fingerprint,
+        "classes": list(project.class_names or ()),
+        "loss": engine.loss.label,
+        "weight_decay": project.weight_decay,
+        "parameters": len(engine.theta),
+        "inputs": list(train.inputs.shape[1:]),
+        "rows": {"train": len(train), "validation": len(validation), "test": len(project.test or ())},
+        "columns": columns,
+        "metrics": metrics(held_out, truth),
+        "reliability": reliability(held_out, truth).to_dict("list"),
+        "summary": _summary(project),
+    }
+    return arrays, info
+
+
+def annotations_digest(project: Project) -> str:
+    """Names and contents of what is known of the training rows beside inputs and labels."""
+    digest = hashlib.sha256()
+    for frame in (project.train.meta, project.train.groups):
+        if frame is not None:
+            digest.update(repr(list(frame.columns)).encode())
+            digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _images(inputs: torch.Tensor) -> np.ndarray | None:
+    """Rows as 8-bit pictures (n, h, w) or (n, 3, h, w) where their shape says that they are pictures."""
+    shape = tuple(inputs.shape[1:])
+    picture = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
+    if not picture or max(shape[-2:]) > LARGEST_THUMBNAIL or min(shape[-2:]) < 4:
+        return None
+    low, high = inputs.amin().item(), inputs.amax().item()
+    scaled = (inputs.numpy(force=True) - low) * (255 / max(high - low, 1e-12))
+    images = scaled.round().astype(np.uint8)
+    return images[:, 0] if len(shape) == 3 and shape[0] == 1 else images
+
+
+class _Column(TypedDict):
+    name: str
+    categories: list[str] | None
+
+
+def _columns(frame: pd.DataFrame | None, arrays: dict[str, np.ndarray]) -> list[_Column]:
+    """Puts each column of ``frame`` into ``arrays``, as numbers or as codes, and describes it."""
+    described: list[_Column] = []
+    if frame is None:
+        return described
+    for name in frame.columns:
+        column = frame[name]
+        few = column.nunique() <= MOST_CATEGORIES
+        if pd.api.types.is_numeric_dtype(column) and not (few or pd.api.types.is_bool_dtype(column)):
+            arrays[f"column.{name}"] = column.to_numpy(np.float64, na_value=np.nan)
+            described.append(_Column(name=str(name), categories=None))
+        elif few:
+            codes, categories = pd.factorize(column, sort=True)
+            arrays[f"column.{name}"] = codes.astype(np.int32)
+            described.append(_Column(name=str(name), categories=[str(c) for c in categories]))
+    return described
+
+
+def _summary(project: Project) -> str:
+    shape = " x ".join(str(size) for size in project.train.inputs.shape[1:]) or "1"
+    return f"{type(project.model).__name__}, inputs {shape}, {len(project.class_names or ())} classes"
