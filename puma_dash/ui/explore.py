@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from puma_dash.workspace.drafts import Draft
 
 PSI = "psi/cross_entropy"
+OWN_COLUMNS = {"image", "row", "psi", "label", "prediction", "confidence", "mark", "fit"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,10 @@ class Rows:
             arrays["confidence"],
             arrays.get("images"),
             info["classes"],
-            {c["name"]: (arrays[f"column.{c['name']}"], c["categories"]) for c in info["columns"]},
+            {
+                column_label(c["name"]): (arrays[f"column.{c['name']}"], c["categories"])
+                for c in info["columns"]
+            },
         )
 
     @property
@@ -117,6 +121,12 @@ class Colouring:
             return self.values, self.categories, self.title
         found = entry(self.rows.here.index.values.get(f"psi/{self.criterion}", ""))
         return (None if found is None else found.arrays["scores"]), None, "psi"
+
+
+def column_label(name: str) -> str:
+    """What a column of the data is called: never like one of our own, whose numbers it would hide."""
+    own = name in OWN_COLUMNS or name.startswith("psi of ")
+    return f"data: {name}" if own else name
 
 
 def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:

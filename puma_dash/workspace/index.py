@@ -32,7 +32,10 @@ class Index:
     @classmethod
     def of(cls, home: Path, source: str, version: int | None) -> Index:
         """The index of that version, empty where nothing has been prepared."""
-        path = home / "projects" / f"{key(source, version)[:24]}.json"
+        return cls._at(home / "projects" / f"{key(source, version)[:24]}.json")
+
+    @classmethod
+    def _at(cls, path: Path) -> Index:
         try:
             return cls(path, **json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, TypeError):
@@ -45,20 +48,13 @@ class Index:
 
     def with_values(self, method: str, criterion: str, name: str) -> Index:
         """The index with one more valuation."""
-        now = self._now()
+        now = self._at(self.path)  # another job may have extended it
         return replace(now, values={**now.values, f"{method}/{criterion}": name})._write()
 
     def with_embedding(self, label: str, name: str) -> Index:
         """The index with one more map."""
-        now = self._now()
+        now = self._at(self.path)  # another job may have extended it
         return replace(now, embeddings={**now.embeddings, label: name})._write()
-
-    def _now(self) -> Index:
-        """What the file says now, which another job may have extended."""
-        try:
-            return Index(self.path, **json.loads(self.path.read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
-            return self
 
     def _write(self) -> Index:
         self.path.parent.mkdir(parents=True, exist_ok=True)

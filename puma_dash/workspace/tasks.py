@@ -260,9 +260,8 @@ def load_patch(project: Project, name: str) -> Patch:
         raise ProjectError(
             "expected a patch of this project, but its model or data have changed since; try patching again."
         )
-    model = copy.deepcopy(project.model)
-    state = {k.removeprefix("state."): torch.from_numpy(v) for k, v in entry.arrays.items() if k != "weights"}
-    model.load_state_dict(state)
+    state = {k.removeprefix("state."): v for k, v in entry.arrays.items() if k != "weights"}
+    model = _with_state(project, state)
     engine = engine_of(project)
     return Patch(
         model=model,

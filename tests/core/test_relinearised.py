@@ -45,17 +45,23 @@ def changed_labels(reference, relabel):
     return labels
 
 
+def changed_loss(reference, e, relabel, labels, theta):
+    """sum_j e_j a_j l_j over the changed rows; a relabelled row leaves as it was and comes as it will be."""
+    losses = reference.losses(reference.x, reference.y, theta)
+    changed = (e * reference.a) @ losses
+    for row in relabel:
+        fresh = reference.losses(reference.x[row : row + 1], labels[row : row + 1], theta)[0]
+        changed = changed + reference.a[row] * (fresh - losses[row])
+    return changed
+
+
 def unseen(reference, e, relabel, tau):
     """Q: the re-weighted objective, flat at theta_org without the change."""
     own = gradient_of(reference.objective, reference.theta)
     labels = changed_labels(reference, relabel)
 
     def value(theta):
-        move, losses = theta - reference.theta, reference.losses(reference.x, reference.y, theta)
-        changed = (e * reference.a) @ losses
-        for row in relabel:
-            fresh = reference.losses(reference.x[row : row + 1], labels[row : row + 1], theta)[0]
-            changed = changed + reference.a[row] * (fresh - losses[row])
+        move, changed = theta - reference.theta, changed_loss(reference, e, relabel, labels, theta)
         return reference.objective(theta) + tau / reference.n * changed - own @ move
 
     return value
@@ -69,11 +75,7 @@ def forget(reference, e, relabel, tau):
     labels = changed_labels(reference, relabel)
 
     def value(theta):
-        move, losses = theta - reference.theta, reference.losses(reference.x, reference.y, theta)
-        changed = (e * reference.a) @ losses
-        for row in relabel:
-            fresh = reference.losses(reference.x[row : row + 1], labels[row : row + 1], theta)[0]
-            changed = changed + reference.a[row] * (fresh - losses[row])
+        move, changed = theta - reference.theta, changed_loss(reference, e, relabel, labels, theta)
         held = kept @ kl(before, reference.outputs(reference.x, theta)) / reference.n
         near = (reference.case.weight_decay + DAMPING) / 2 * move @ move
         return held + near + tau / reference.n * changed

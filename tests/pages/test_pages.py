@@ -130,6 +130,16 @@ def test_psi_of_another_criterion_is_computed_on_request(open_page, prepared, jo
     assert (task, params["criterion"]) == ("value", "brier")
 
 
+def test_a_column_of_the_data_never_passes_for_one_of_ours():
+    from puma_dash.ui.explore import column_label
+
+    assert [column_label(name) for name in ("psi", "label", "cluster")] == [
+        "data: psi",
+        "data: label",
+        "cluster",
+    ]
+
+
 def test_patch_without_marks_points_to_the_map(open_page, prepared):
     keep()
     assert "No rows are marked yet" in texts(open_page(PATCH, project="radial", draft=DRAFT))
