@@ -13,8 +13,8 @@ Row j stands for a_j l_j everywhere, with a_j its training weight. Forward mode 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -30,14 +30,16 @@ if TYPE_CHECKING:
 
 DOUBLE_LIMIT = 20_000
 """Models with at most this many parameters are computed in float64 on the CPU."""
-ACTIVATIONS_PER_BATCH = 2**24
-"""A batch is chosen so that one forward pass holds about this many numbers."""
+ACTIVATIONS_PER_BATCH = {"cpu": 2**22, "cuda": 2**26}
+"""A batch is chosen so that one forward pass holds about this many numbers: what a CPU's caches like, and
+enough to keep a GPU busy."""
 GRAPH_BYTES = 2**30
 """Reverse graphs of all batches are kept between curvature products while they fit in this many bytes."""
 CACHE_BYTES = 2**30
 """A split is kept converted on the device while it fits in this many bytes."""
 
 Progress = Callable[[float, float, str], None]
+T = TypeVar("T")
 
 
 class CancelEvent(Protocol):
@@ -72,28 +74,37 @@ class Engine:
         project: what to differentiate; its model is copied, never changed.
         device: "cuda", "cuda:1", "cpu", or None for CUDA where there is one.
         batch_size: rows per pass; None chooses from the size of the activations. Results do not depend on it.
+        parameters: which trained parameters take part: "all", "last" (the last layer) or a name pattern such
+            as "blocks.3.*"; the others stay as they are.
 
     Attributes:
         theta: (p,) the trained parameters theta_org.
-        parameters: how they lie in theta.
+        parameters: which take part and how they lie in theta.
         n: number of training rows, the normaliser of J.
         weight_decay: wd of J, 0 where the project does not know it.
         memo: inverses that later calls on this engine reuse.
     """
 
     def __init__(
-        self, project: Project, *, device: str | torch.device | None = None, batch_size: int | None = None
+        self,
+        project: Project,
+        *,
+        device: str | torch.device | None = None,
+        batch_size: int | None = None,
+        parameters: str = "all",
     ) -> None:
         self.project = project
         self.device = choose_device(device)
-        self.parameters = Parameters.of(project.model)
-        p = sum(self.parameters.sizes)
-        small = p <= DOUBLE_LIMIT and self.device.type == "cpu"
+        self.parameters = Parameters.of(project.model, parameters, project.train.inputs[:1])
+        small = sum(p.numel() for p in project.model.parameters()) <= DOUBLE_LIMIT and self.device.type == "cpu"
         own = model_dtype(project.model)
         self.dtype = torch.float64 if small else torch.promote_types(own, torch.float32)
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # TF32 keeps 3 digits: too few for solves and rails
         self.model = copy.deepcopy(project.model).to(self.device, self.dtype).eval().requires_grad_(False)
+        for module in self.model.modules():
+            if getattr(module, "inplace", False) is True:
+                module.inplace = False  # layers' outputs are read again after the pass
         self.theta = self.parameters.flatten(dict(self.model.named_parameters()))
         self.loss = cast("Loss", project.loss)
         self.n = len(project.train)
@@ -142,11 +153,26 @@ class Engine:
         """``values`` on the device; in this engine's type where they are floating-point."""
         return values.to(self.device, self.dtype) if values.is_floating_point() else values.to(self.device)
 
-    def batches(self, count: int) -> Iterator[slice]:
-        """Slices that cover ``range(count)``, checking for cancellation between them."""
-        for start in range(0, count, self.batch_size):
+    def over(self, count: int, work: Callable[[slice], T]) -> list[T]:
+        """``work`` of slices that cover ``range(count)``; a batch too large for memory is halved for good."""
+        found: list[T] = []
+        start = 0
+        while start < count:
             self.check_cancel()
-            yield slice(start, min(start + self.batch_size, count))
+            part = slice(start, min(start + self.batch_size, count))
+            try:
+                found.append(work(part))
+            except RuntimeError as error:
+                if not _out_of_memory(error) or self.batch_size == 1:
+                    raise
+                del error  # it holds the frames, and they hold the tensors that are to go
+                self.batch_size = max(1, min(self.batch_size, part.stop - start) // 2)
+            else:
+                start = part.stop
+                continue
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return found
 
     # --- outputs and criteria ------------------------------------------------------------
 
@@ -155,8 +181,7 @@ class Engine:
         """Outputs (m, c) of the model at ``theta`` (default theta_org) on every row of ``split``."""
         rows = self.split(split) if isinstance(split, str) else split
         named = self._named(theta)
-        pieces = [self._forward(named, rows.inputs[part]) for part in self.batches(len(rows))]
-        return torch.cat(pieces)
+        return torch.cat(self.over(len(rows), lambda part: self._forward(named, rows.inputs[part])))
 
     def probabilities(self, outputs: Tensor) -> np.ndarray:
         """Class probabilities (m, classes) of ``outputs`` (m, c), as an array."""
@@ -179,19 +204,23 @@ class Engine:
     def pullback(self, split: Split, cotangents: Tensor, theta: Tensor | None = None) -> Tensor:
         """sum_i J_i^T v_i (p,) for the output cotangents v (m, c) on ``split``."""
         total = torch.zeros_like(self.theta)
-        for part in self.batches(len(split)):
+
+        def add(part: slice) -> None:
             leaf, outputs = self._recorded(split.inputs[part], theta)
-            total += self._gradient(outputs, leaf, cotangents[part])
+            total.add_(self._gradient(outputs, leaf, cotangents[part]))
+
+        self.over(len(split), add)
         return total
 
     def pushforward(
         self, split: Split, direction: Tensor, theta: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Outputs z (m, c) and their directional derivatives J_i direction (m, c) on ``split``."""
-        pairs = [
-            self._dual(direction, theta, split.inputs[part], lambda outputs: outputs)
-            for part in self.batches(len(split))
-        ]
+
+        def dual(part: slice) -> tuple[Tensor, Tensor]:
+            return self._dual(direction, theta, split.inputs[part], lambda outputs: outputs)
+
+        pairs = self.over(len(split), dual)
         return torch.cat([z for z, _ in pairs]), torch.cat([dz for _, dz in pairs])
 
     # --- the primitives on training rows ------------------------------------------------------------
@@ -218,10 +247,12 @@ class Engine:
         rows, targets, weights = rows[used.cpu()], targets[used], weights[used]
         inputs = self.split("train").inputs
         total = torch.zeros_like(self.theta)
-        for part in self.batches(len(rows)):
+
+        def add(part: slice) -> None:
             leaf, outputs = self._recorded(self._pick(inputs, rows[part]), theta)
-            losses = self.loss(outputs, targets[part])
-            total += self._gradient(losses, leaf, weights[part])
+            total.add_(self._gradient(self.loss(outputs, targets[part]), leaf, weights[part]))
+
+        self.over(len(rows), add)
         return total
 
     @torch.no_grad()
@@ -235,10 +266,10 @@ class Engine:
         """a_j l_j (m,) of the training rows ``rows``, default all; ``targets`` (m,) replaces their labels."""
         rows, targets, base = self._training_rows(rows, targets)
         named, inputs = self._named(theta), self.split("train").inputs
-        pieces = [
-            self.loss(self._forward(named, self._pick(inputs, rows[part])), targets[part])
-            for part in self.batches(len(rows))
-        ]
+        pieces = self.over(
+            len(rows),
+            lambda part: self.loss(self._forward(named, self._pick(inputs, rows[part])), targets[part]),
+        )
         return torch.cat(pieces) * base
 
     def directional_scores(
@@ -260,20 +291,21 @@ class Engine:
         rows, targets, base = self._training_rows(rows, targets)
         inputs = self.split("train").inputs
         scores = torch.empty(len(directions), len(rows), dtype=self.dtype, device=self.device)
-        for part in self.batches(len(rows)):
+
+        def score(part: slice) -> None:
             batch, labels = self._pick(inputs, rows[part]), targets[part]
-
-            def losses(outputs: Tensor, labels: Tensor = labels) -> Tensor:
-                return self.loss(outputs, labels)
-
             for k, direction in enumerate(directions):
-                scores[k, part] = self._dual(direction, theta, batch, losses)[1]
+                scores[k, part] = self._dual(
+                    direction, theta, batch, lambda outputs: self.loss(outputs, labels)
+                )[1]
+
+        self.over(len(rows), score)
         return scores * base
 
     def gauss_newton_product(
         self, rows: Tensor | None = None, theta: Tensor | None = None
     ) -> Callable[[Tensor], Tensor]:
-        """The function v -> G v (p,), G = sum_j a_j J_j^T H_j J_j / m over ``rows`` (m,), default all n.
+        """The function v -> G v (k, p), G = sum_j a_j J_j^T H_j J_j / m over ``rows`` (m,), default all n.
 
         The reverse graphs are built once and kept between calls while they fit in ``GRAPH_BYTES``.
         """
@@ -282,35 +314,47 @@ class Engine:
         keep = len(rows) * self._activations() * self.dtype.itemsize <= GRAPH_BYTES
         kept: dict[int, tuple[list[Tensor], Tensor]] = {}
 
-        def product(vector: Tensor) -> Tensor:
-            total = torch.zeros_like(self.theta)
-            for part in self.batches(len(rows)):
+        def product(vectors: Tensor) -> Tensor:
+            total = torch.zeros_like(vectors)
+
+            def add(part: slice) -> None:
                 batch = self._pick(inputs, rows[part])
-                leaf, outputs = kept.get(part.start) or self._recorded(batch, theta)
+                leaf, outputs = kept.pop(part.start, ([], batch))
+                if not leaf or len(outputs) != len(batch):
+                    leaf, outputs = self._recorded(batch, theta)
+                for k, vector in enumerate(vectors):
+                    tangent = self._dual(vector, theta, batch, lambda outputs: outputs)[1]
+                    curved = self.loss.hessian_product(outputs.detach(), tangent) * base[part, None]
+                    again = keep or k + 1 < len(vectors)
+                    total[k] += self._gradient(outputs, leaf, curved, keep=again)
                 if keep:
                     kept[part.start] = leaf, outputs
-                tangent = self._dual(vector, theta, batch, lambda outputs: outputs)[1]
-                with torch.no_grad():
-                    curved = self.loss.hessian_product(outputs.detach(), tangent) * base[part, None]
-                total += self._gradient(outputs, leaf, curved, keep=keep)
+
+            self.over(len(rows), add)
             return total / len(rows)
 
         return product
 
     def hessian_product(self, theta: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """The function v -> (1/n) sum_j a_j (grad^2 l_j) v (p,), exact, by differentiating the gradient."""
+        """The function v -> (1/n) sum_j a_j (grad^2 l_j) v (k, p), exact, by differentiating the gradient."""
         inputs, (rows, targets, base) = self.split("train").inputs, self._training_rows(None, None)
 
-        def product(vector: Tensor) -> Tensor:
-            total = torch.zeros_like(self.theta)
-            for part in self.batches(len(rows)):
+        def product(vectors: Tensor) -> Tensor:
+            total = torch.zeros_like(vectors)
+
+            def add(part: slice) -> None:
                 leaf, outputs = self._recorded(self._pick(inputs, rows[part]), theta)
                 value = self.loss(outputs, targets[part]) @ base[part]
                 first = torch.autograd.grad(value, leaf, create_graph=True, materialize_grads=True)
-                slope = self.parameters.flatten_gradients(first) @ vector
-                if slope.requires_grad:
-                    second = torch.autograd.grad(slope, leaf, materialize_grads=True)
-                    total += self.parameters.flatten_gradients(second)
+                gradient = self.parameters.flatten_gradients(first)
+                for k, vector in enumerate(vectors if gradient.requires_grad else ()):
+                    again = k + 1 < len(vectors)
+                    second = torch.autograd.grad(
+                        gradient, leaf, vector, retain_graph=again, materialize_grads=True
+                    )
+                    total[k] += self.parameters.flatten_gradients(second)
+
+            self.over(len(rows), add)
             return total / self.n
 
         return product
@@ -394,7 +438,8 @@ class Engine:
         return self._activation_count
 
     def _choose_batch_size(self) -> int:
-        return max(16, min(16_384, ACTIVATIONS_PER_BATCH // self._activations()))
+        numbers = ACTIVATIONS_PER_BATCH.get(self.device.type, ACTIVATIONS_PER_BATCH["cuda"])
+        return max(16, min(16_384, numbers // self._activations()))
 
 
 def engine_of(
@@ -402,9 +447,15 @@ def engine_of(
     device: str | torch.device | None = None,
     progress: Progress | None = None,
     cancel: CancelEvent | None = None,
+    parameters: str = "all",
 ) -> Engine:
     """The engine of ``project`` on ``device``: the same one for later calls, with what it has factored."""
-    where = choose_device(device)
+    where = choose_device(device), parameters
     if where not in project.memo:
-        project.memo[where] = Engine(project, device=where)
+        project.memo[where] = Engine(project, device=where[0], parameters=parameters)
     return project.memo[where].listen(progress, cancel)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device or the machine had no room; PyTorch's allocator for the CPU has no type for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -6,6 +6,7 @@ J(theta) = (1/n) sum_i a_i l_i(theta) + (wd/2) |theta|^2.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -162,10 +163,28 @@ class Parameters:
     shapes: tuple[torch.Size, ...]
 
     @classmethod
-    def of(cls, model: nn.Module) -> Parameters:
-        """The layout of the parameters of ``model`` that require a gradient."""
-        trained = [(name, value.shape) for name, value in model.named_parameters() if value.requires_grad]
-        return cls(tuple(name for name, _ in trained), tuple(shape for _, shape in trained))
+    def of(cls, model: nn.Module, which: str, row: Tensor) -> Parameters:
+        """The layout of those parameters of ``model`` that require a gradient and take part.
+
+        Args:
+            model: whose parameters.
+            which: "all", "last" for the layer that ``row`` passes last, or a pattern of names ("fc*").
+            row: (1, ...) one row of input.
+
+        Raises:
+            ProjectError: no trained parameter has such a name.
+        """
+        trained = {name: value.shape for name, value in model.named_parameters() if value.requires_grad}
+        pattern = which
+        if which in ("all", "last"):
+            pattern = "*" if which == "all" else f"{_last_layer(model, as_model_input(row, model))}*"
+        chosen = {name: shape for name, shape in trained.items() if fnmatchcase(name, pattern)}
+        if not chosen:
+            raise ProjectError(
+                f'expected parameters="all", "last" or a pattern of parameter names, but {which!r} matches none; '
+                f"the names are {', '.join(list(trained)[:12])}{' ...' if len(trained) > 12 else ''}."
+            )
+        return cls(tuple(chosen), tuple(chosen.values()))
 
     @property
     def sizes(self) -> list[int]:
@@ -187,6 +206,21 @@ class Parameters:
     def flatten_gradients(self, gradients: Iterable[Tensor]) -> Tensor:
         """(p,) from gradients given in the order of ``names``."""
         return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+@torch.no_grad()
+def _last_layer(model: nn.Module, row: Tensor) -> str:
+    """Prefix of the names of the parameters in the layer that ``row`` (1, ...) passes last."""
+    passed: list[str] = []
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: passed.append(f"{name}." if name else ""))
+        for name, module in model.named_modules()
+        if any(p.requires_grad for p in module.parameters(recurse=False))
+    ]
+    model(row)
+    for hook in hooks:
+        hook.remove()
+    return passed[-1] if passed else ""
 
 
 def model_dtype(model: nn.Module) -> torch.dtype:

@@ -64,7 +64,7 @@ class ConjugateGradient(Described):
             begin = time.perf_counter()
             solved = [
                 conjugate_gradient(
-                    lambda v: product(v) + shift * v,
+                    lambda v: product(v[None])[0] + shift * v,
                     vector,
                     tolerance=self.tolerance,
                     max_iterations=self.max_iterations,

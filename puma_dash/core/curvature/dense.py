@@ -119,6 +119,6 @@ def hessian_matrix(engine: Engine, theta: Tensor | None = None) -> Tensor:
     for i, unit in enumerate(torch.eye(p, dtype=engine.dtype, device=engine.device)):
         if i % 50 == 0:
             engine.tick(i, p, "Exact Hessian")
-        columns.append(product(unit))
+        columns.append(product(unit[None])[0])
     matrix = torch.stack(columns)
     return (matrix + matrix.T) / 2

@@ -44,12 +44,15 @@ def penultimate(engine: Engine) -> np.ndarray:
     hooks = [
         module.register_forward_pre_hook(lambda _module, args: seen.append(args[0])) for module in linear
     ]
-    inputs, pieces = engine.split("train").inputs, []
+    inputs = engine.split("train").inputs
+
+    def features(part: slice) -> Tensor:
+        seen.clear()
+        engine.model(engine.to(inputs[part]))
+        return seen[-1].reshape(len(inputs[part]), -1).float().cpu()
+
     try:
-        for part in engine.batches(len(inputs)):
-            seen.clear()
-            engine.model(engine.to(inputs[part]))
-            pieces.append(seen[-1].reshape(len(inputs[part]), -1).float().cpu())
+        pieces = engine.over(len(inputs), features)
     finally:
         for hook in hooks:
             hook.remove()
