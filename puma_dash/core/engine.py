@@ -206,8 +206,7 @@ class Engine:
         total = torch.zeros_like(self.theta)
 
         def add(part: slice) -> None:
-            leaf, outputs = self._recorded(split.inputs[part], theta)
-            total.add_(self._gradient(outputs, leaf, cotangents[part]))
+            total.add_(self.vjp(split.inputs[part], cotangents[part], theta))
 
         self.over(len(split), add)
         return total
@@ -303,13 +302,14 @@ class Engine:
         return scores * base
 
     def gauss_newton_product(
-        self, rows: Tensor | None = None, theta: Tensor | None = None
+        self, rows: Tensor | None = None, weights: Tensor | None = None, theta: Tensor | None = None
     ) -> Callable[[Tensor], Tensor]:
-        """The function v -> G v (k, p), G = sum_j a_j J_j^T H_j J_j / m over ``rows`` (m,), default all n.
+        """The function v -> G v (k, p), G = (1/n) sum_j w_j a_j J_j^T H_j J_j over ``rows`` (m,), default all.
 
         The reverse graphs are built once and kept between calls while they fit in ``GRAPH_BYTES``.
         """
         rows, _, base = self._training_rows(rows, None)
+        base = base if weights is None else base * weights.to(base)
         inputs = self.split("train").inputs
         keep = len(rows) * self._activations() * self.dtype.itemsize <= GRAPH_BYTES
         kept: dict[int, tuple[list[Tensor], Tensor]] = {}
@@ -331,7 +331,7 @@ class Engine:
                     kept[part.start] = leaf, outputs
 
             self.over(len(rows), add)
-            return total / len(rows)
+            return total / self.n
 
         return product
 
@@ -375,6 +375,15 @@ class Engine:
 
     # --- one batch ------------------------------------------------------------
 
+    def forward(self, inputs: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Outputs (m, c) of one batch, recorded for whatever in it requires a gradient."""
+        return self._forward(self._named(theta), inputs)
+
+    def vjp(self, inputs: Tensor, cotangents: Tensor, theta: Tensor | None = None) -> Tensor:
+        """sum_i J_i^T v_i (p,) of one batch for the output cotangents v (m, c)."""
+        leaf, outputs = self._recorded(inputs, theta)
+        return self._gradient(outputs, leaf, cotangents)
+
     def _named(self, theta: Tensor | None) -> dict[str, Tensor]:
         return self.parameters.unflatten(self.theta if theta is None else theta)
 
@@ -402,6 +411,11 @@ class Engine:
             }
             value, tangent = forward_ad.unpack_dual(of(self._forward(named, inputs)))
             return value, torch.zeros_like(value) if tangent is None else tangent
+
+    def training_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (m, ...) and training weights a_j (m,) of the training rows ``rows``, on the device."""
+        _, _, base = self._training_rows(rows, None)
+        return self.to(self._pick(self.split("train").inputs, rows)), base
 
     def _training_rows(self, rows: Tensor | None, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Row numbers on the CPU, labels and training weights a_j on the device, of ``rows``."""

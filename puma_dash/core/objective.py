@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -40,6 +41,12 @@ class Loss(Protocol):
     def hessian_root(self, outputs: Tensor) -> Tensor:
         """S_i (b, c, c) with S_i S_i^T = H_i."""
 
+    def root_sizes(self, outputs: Tensor) -> Tensor:
+        """Squared norms (b, c) of the columns of S_i; they add up to the trace of H_i."""
+
+    def root_columns(self, outputs: Tensor, columns: Tensor) -> Tensor:
+        """Column k_i of S_i (b, c) for ``columns`` k (b,)."""
+
     def divergence(self, reference: Tensor, outputs: Tensor) -> Tensor:
         """Bregman divergence (b,) of ``outputs`` from ``reference``: 0 and flat where they agree."""
 
@@ -67,6 +74,16 @@ class SoftmaxCrossEntropy:
         p = outputs.softmax(-1)
         root = p.sqrt()
         return torch.diag_embed(root) - p[:, :, None] * root[:, None, :]
+
+    def root_sizes(self, outputs: Tensor) -> Tensor:
+        """p_k |e_k - p|^2 per row and class."""
+        p = outputs.softmax(-1)
+        return p * (1 - 2 * p + p.square().sum(-1, keepdim=True)).clamp_min(0)
+
+    def root_columns(self, outputs: Tensor, columns: Tensor) -> Tensor:
+        """sqrt(p_k) (e_k - p) per row."""
+        p = outputs.softmax(-1)
+        return p.gather(-1, columns[:, None]).sqrt() * (F.one_hot(columns, p.shape[-1]) - p)
 
     def divergence(self, reference: Tensor, outputs: Tensor) -> Tensor:
         """KL(softmax reference || softmax outputs) per row, in nats."""
@@ -97,6 +114,15 @@ class BinaryCrossEntropy:
         """sqrt(p (1 - p)) as (b, 1, 1)."""
         p = outputs.sigmoid()
         return (p * (1 - p)).sqrt()[:, :, None]
+
+    def root_sizes(self, outputs: Tensor) -> Tensor:
+        """p (1 - p) per row, as (b, 1)."""
+        p = outputs.sigmoid()
+        return p * (1 - p)
+
+    def root_columns(self, outputs: Tensor, columns: Tensor) -> Tensor:
+        """sqrt(p (1 - p)) per row, as (b, 1)."""
+        return self.root_sizes(outputs).sqrt()
 
     def divergence(self, reference: Tensor, outputs: Tensor) -> Tensor:
         """KL between the two Bernoulli distributions per row, in nats."""
@@ -129,6 +155,15 @@ class SquaredError:
         k = outputs.shape[1]
         eye = torch.eye(k, dtype=outputs.dtype, device=outputs.device)
         return ((2 / k) ** 0.5 * eye).expand(len(outputs), k, k)
+
+    def root_sizes(self, outputs: Tensor) -> Tensor:
+        """2 / k per row and output."""
+        return torch.full_like(outputs, 2 / outputs.shape[1])
+
+    def root_columns(self, outputs: Tensor, columns: Tensor) -> Tensor:
+        """sqrt(2 / k) e_k per row."""
+        k = outputs.shape[1]
+        return (2 / k) ** 0.5 * F.one_hot(columns, k).to(outputs)
 
     def divergence(self, reference: Tensor, outputs: Tensor) -> Tensor:
         """Mean squared difference per row."""
@@ -190,6 +225,12 @@ class Parameters:
     def sizes(self) -> list[int]:
         """Number of entries of each parameter."""
         return [shape.numel() for shape in self.shapes]
+
+    @property
+    def slices(self) -> list[slice]:
+        """Where each parameter lies in theta."""
+        ends = list(accumulate(self.sizes))
+        return [slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True)]
 
     def flatten(self, values: Mapping[str, Tensor]) -> Tensor:
         """theta (p,) from named tensors."""

@@ -34,8 +34,8 @@ def everything(engine):
         [
             engine.weighted_gradient(w),
             engine.directional_scores(v[None])[0],
-            engine.gauss_newton_product()(v),
-            engine.hessian_product()(v),
+            engine.gauss_newton_product()(v[None])[0],
+            engine.hessian_product()(v[None])[0],
             dense.gauss_newton_matrix(engine) @ v,
             gradient,
             torch.tensor([value]).double(),

@@ -41,13 +41,18 @@ class Auto(Described):
     damping: float | str = field(
         default="auto", metadata={"help": "Added to the diagonal of B, in units of curvature."}
     )
+    fidelity: float = field(
+        default=0.99,
+        metadata={"help": "Correlation with the exact psi to reach.", "min": 0.5, "max": 0.99999},
+    )
 
     def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
         """The inverse of B at ``theta``, by the cheaper faithful way."""
         p, c = len(engine.theta), len(engine.project.class_names or ())
         cheap = p <= DENSE_PARAMETERS and engine.n * c * p**2 <= DENSE_PRODUCTS
-        chosen = Dense(damping=self.damping) if cheap else ConjugateGradient(damping=self.damping)
-        return chosen(engine, theta)
+        if cheap:
+            return Dense(damping=self.damping)(engine, theta)
+        return ConjugateGradient(damping=self.damping, fidelity=self.fidelity)(engine, theta)
 
 
 CURVATURES: dict[str, Any] = {"auto": Auto, "dense": Dense, "conjugate_gradient": ConjugateGradient}

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from puma_dash.core.curvature.base import (
-    Inverse,
-    Solution,
-    facts,
-    indefinite,
-    settle_damping,
-)
+from puma_dash.core.curvature.base import Inverse, Solution, facts, indefinite, settle_damping
+from puma_dash.core.curvature.krylov import Block, conjugate_gradient
+from puma_dash.core.curvature.sample_space import SampleSpace, preconditioner
+from puma_dash.core.curvature.sampling import sample_rows
 from puma_dash.core.registry import Described
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from puma_dash.core.engine import Engine
+
+ROWS_TIMES_ERROR = 300
+"""Curvature rows that are tried first, times the squared error that is allowed: what small CNNs needed."""
+SLACK = 0.6
+"""Share of the allowed error that conjugate gradients may use up where the rows are a sample."""
 
 
 @dataclass(frozen=True)
 class ConjugateGradient(Described):
     """B x = v by conjugate gradients; B = Gauss-Newton matrix (or exact Hessian) + (wd + damping) I.
 
-    The relative residual reached is reported with every answer. Negative curvature, which only the exact
-    Hessian can have, is refused.
+    They are preconditioned (``sample_space``) by what is factored once for every question. The relative
+    residual reached is reported with every answer. Negative curvature, which only the exact Hessian can
+    have, is refused.
+
+    With a ``fidelity`` f the solve stops at the relative error sqrt(1 - f^2) in the norm of B. That is the
+    error of psi over the training rows, so that f is the correlation of psi with its exact values. Where
+    the curvature rows are a sample, the error is measured on two further samples: their residuals a and b
+    are independent, so that a^T P b, with P the preconditioner, is free of the noise of either. The sample
+    grows until the error is small enough.
     """
 
     label = "conjugate gradient"
@@ -39,90 +50,142 @@ class ConjugateGradient(Described):
         default="auto", metadata={"help": "Added to the diagonal of B, in units of curvature."}
     )
     rows: int | None = field(
-        default=None, metadata={"help": "Random training rows that make up the curvature; empty for all."}
+        default=None,
+        metadata={"help": "Training rows drawn to make up the curvature; empty for all.", "min": 1},
     )
     tolerance: float = field(
         default=1e-2, metadata={"help": "Stop at this relative residual.", "min": 1e-12, "max": 0.1}
+    )
+    fidelity: float | None = field(
+        default=None,
+        metadata={
+            "help": "Correlation with the exact psi to reach; rows and stopping then follow from it.",
+            "min": 0.5,
+            "max": 0.99999,
+        },
+    )
+    preconditioner: int | None = field(
+        default=None, metadata={"help": "Gradients that precondition; empty chooses, 0 is none.", "min": 0}
     )
     max_iterations: int = field(default=500, metadata={"help": "Stop after this many products.", "min": 1})
     matrix: str = field(
         default="ggn", metadata={"help": "Gauss-Newton or exact Hessian.", "choices": "ggn hessian"}
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the random curvature rows."})
+    seed: int = field(default=0, metadata={"help": "Seed of the drawn rows."})
 
     def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
-        """The inverse of B at ``theta``; all work happens when it is called.
+        """The inverse of B at ``theta``; the preconditioner, of theta_org, is factored here or before.
 
         Raises:
             ProjectError: no such number of rows, or (when solving) negative curvature.
         """
+        self._check_rows(engine)
         damping = settle_damping(engine, self.damping)
-        shift = engine.weight_decay + damping
-        product = self._product(engine, theta)
+        begin = time.perf_counter()
+        system = System(self, engine, theta, damping)
+        described = facts(engine, self.label, self.matrix, damping, system.rows)
+        described["preconditioner_rows"] = len(system.precondition.rows) if system.precondition else 0
+        described["factor_seconds"] = time.perf_counter() - begin
 
         def solve(vectors: Tensor) -> Solution:
             begin = time.perf_counter()
-            solved = [
-                conjugate_gradient(
-                    lambda v: product(v[None])[0] + shift * v,
-                    vector,
-                    tolerance=self.tolerance,
-                    max_iterations=self.max_iterations,
-                    on_iteration=lambda i: engine.tick(i, self.max_iterations, "Inverse curvature"),
-                    on_negative=lambda: indefinite("met by conjugate gradients", damping),
-                )
-                for vector in vectors
-            ]
-            x, residuals, iterations = zip(*solved, strict=True)
-            return Solution(torch.stack(x), max(residuals), max(iterations), time.perf_counter() - begin)
+            if self.fidelity is None or system.precondition is None:
+                found = system.to_residual(vectors, self.tolerance)
+            else:
+                found, described["fidelity"] = system.to_fidelity(vectors, self.fidelity)
+                described["rows"] = system.rows
+            size = vectors.norm(dim=1).clamp_min(torch.finfo(vectors.dtype).tiny)
+            residual = float((found.residual.norm(dim=1) / size).max())
+            return Solution(found.x, residual, found.products, time.perf_counter() - begin)
 
-        return Inverse(solve, facts(engine, self.label, self.matrix, damping, self.rows or engine.n))
+        return Inverse(solve, described)
 
-    def _product(self, engine: Engine, theta: Tensor | None) -> Callable[[Tensor], Tensor]:
-        if self.matrix == "hessian":
-            if self.rows is not None:
-                raise ProjectError(
-                    f"expected rows=None with the exact Hessian, but got {self.rows}: a Hessian of a few "
-                    'rows need not be positive; try matrix="ggn".'
-                )
-            return engine.hessian_product(theta)
-        if self.rows is None or self.rows == engine.n:
-            return engine.gauss_newton_product(theta=theta)
-        if not 1 <= self.rows <= engine.n:
+    def _check_rows(self, engine: Engine) -> None:
+        if self.matrix == "hessian" and (self.rows is not None or self.fidelity is not None):
+            raise ProjectError(
+                "expected rows=None and fidelity=None with the exact Hessian, whose estimate from a few rows "
+                'need not be positive; try matrix="ggn".'
+            )
+        if self.rows is not None and self.rows > engine.n:
             raise ProjectError(f"expected 1 to {engine.n} curvature rows, but got {self.rows}.")
-        generator = torch.Generator().manual_seed(self.seed)
-        chosen = torch.randperm(engine.n, generator=generator)[: self.rows].sort().values
-        return engine.gauss_newton_product(chosen, theta)
 
 
-def conjugate_gradient(
-    product: Callable[[Tensor], Tensor],
-    vector: Tensor,
-    *,
-    tolerance: float,
-    max_iterations: int,
-    on_iteration: Callable[[int], None],
-    on_negative: Callable[[], Exception],
-) -> tuple[Tensor, float, int]:
-    """The solution of B x = v, its residual |B x - v| / |v|, the products used (Hestenes, Stiefel 1952)."""
-    x = torch.zeros_like(vector)
-    size = float(vector.norm())
-    if size == 0:
-        return x, 0.0, 0
-    residual, direction = vector.clone(), vector.clone()
-    squared = residual @ residual
-    for iteration in range(1, max_iterations + 1):
-        on_iteration(iteration)
-        curved = product(direction)
-        curvature = direction @ curved
-        if not curvature > 0:
-            raise on_negative()
-        step = squared / curvature
-        x += step * direction
-        residual -= step * curved
-        previous, squared = squared, residual @ residual
-        if float(squared.sqrt()) <= tolerance * size:
-            break
-        direction = residual + (squared / previous) * direction
-    # The recursion's residual drifts from the true one where rounding ends progress.
-    return x, float((vector - product(x)).norm()) / size, iteration
+class System:
+    """B at one theta, on all rows or a sample, with its preconditioner."""
+
+    def __init__(self, settings: ConjugateGradient, engine: Engine, theta: Tensor | None, damping: float) -> None:
+        self.settings, self.engine, self.theta = settings, engine, theta
+        self.damping, self.shift = damping, engine.weight_decay + damping
+        self.precondition: SampleSpace | None = preconditioner(engine, self.shift, settings.preconditioner)
+        self.rows = settings.rows or engine.n
+        if settings.rows is None and settings.fidelity is not None and self.precondition is not None:
+            self.rows = self._fitting(engine.memo.get(settings) or ROWS_TIMES_ERROR / (1 - settings.fidelity**2))
+        self._product = self._draw(self.rows, settings.seed)
+
+    def to_residual(self, vectors: Tensor, tolerance: float) -> Block:
+        """Solves to a relative residual."""
+        size = vectors.norm(dim=1)
+        found = self._run(vectors, None, lambda r, _: r.norm(dim=1) <= tolerance * size)
+        if tolerance >= torch.finfo(vectors.dtype).eps ** 0.5:
+            return found
+        # There the recursion's residual drifts from the true one.
+        return found._replace(residual=vectors - self._apply(found.x))
+
+    def to_fidelity(self, vectors: Tensor, fidelity: float) -> tuple[Block, float]:
+        """Solves to an error in the norm of B; also gives the fidelity that was reached."""
+        assert self.precondition is not None
+        size = (vectors * self.precondition(vectors)).sum(1).clamp_min(torch.finfo(vectors.dtype).tiny)
+        allowed, x, products = 1 - fidelity**2, None, 0
+        while True:
+            sampled = self.rows < self.engine.n
+            enough = allowed * (SLACK**2 if sampled else 1)
+            found = self._run(vectors, x, lambda r, z: (r * z).sum(1) <= enough * size)  # noqa: B023
+            products += found.products
+            error = float(((found.residual * self.precondition(found.residual)).sum(1) / size).max())
+            if sampled and self.theta is None and self.settings.rows is None:
+                error = self._error_elsewhere(vectors, found.x, size)
+            else:
+                allowed = math.inf
+            if error <= allowed:
+                return found._replace(products=products), math.sqrt(max(0.0, 1 - error))
+            self.rows, x = self._fitting(self.rows * max(2.0, 1.2 * error / allowed)), found.x
+            self._product = self._draw(self.rows, self.settings.seed)
+            self.engine.memo[self.settings] = self.rows
+
+    def _error_elsewhere(self, vectors: Tensor, x: Tensor, size: Tensor) -> float:
+        """The squared relative error of ``x``, from the residuals on two samples that it does not know."""
+        count = max(1, self.rows // 4)
+        a, b = (
+            vectors - self._draw(count, seed)(x) - self.shift * x
+            for seed in (self.settings.seed + 1, self.settings.seed + 2)
+        )
+        return float(((a * self.precondition(b)).sum(1) / size).max())
+
+    def _fitting(self, rows: float) -> int:
+        """``rows`` as a number; all of them where a sample would not save much."""
+        return self.engine.n if rows > self.engine.n / 2 else int(rows)
+
+    def _draw(self, rows: int, seed: int) -> Callable[[Tensor], Tensor]:
+        if self.settings.matrix == "hessian":
+            return self.engine.hessian_product(self.theta)
+        if rows >= self.engine.n:
+            return self.engine.gauss_newton_product(theta=self.theta)
+        return self.engine.gauss_newton_product(*sample_rows(self.engine, rows, seed), theta=self.theta)
+
+    def _apply(self, vectors: Tensor) -> Tensor:
+        return self._product(vectors) + self.shift * vectors
+
+    def _run(
+        self, vectors: Tensor, start: Tensor | None, finished: Callable[[Tensor, Tensor], Tensor]
+    ) -> Block:
+        most = self.settings.max_iterations
+        return conjugate_gradient(
+            self._apply,
+            vectors,
+            start=start,
+            precondition=self.precondition or (lambda v: v),
+            finished=finished,
+            max_iterations=most,
+            on_iteration=lambda i: self.engine.tick(i, most, "Inverse curvature"),
+            on_negative=lambda: indefinite("met by conjugate gradients", self.damping),
+        )

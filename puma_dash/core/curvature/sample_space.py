@@ -1,0 +1,112 @@
+"""The Gauss-Newton matrix of a few thousand gradients, inverted in sample space: a preconditioner.
+
+With J (M, p) gradients of drawn rows, each along one column of the root of its H, weighted so that J^T J
+estimates the Gauss-Newton matrix, the inverse of F = J^T J + d I needs only an (M, M) factor:
+
+    F^-1 v = (v - J^T (J J^T + d I)^-1 J v) / d.
+
+It steers conjugate gradients. On its own it is no answer: it amplifies what the M rows have not seen. For the
+same reason the preconditioner's d lies above wd + damping: what is unseen has some curvature too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from puma_dash.core.curvature.sampling import curvature_shares, systematic
+from puma_dash.core.row_gradients import Layout, Recording, RowGradients
+
+if TYPE_CHECKING:
+    from puma_dash.core.engine import Engine
+
+MOST_ROWS = 3_000
+"""The factor costs M^3; from here on more rows save fewer products than they cost."""
+SHARE = 4
+"""Smaller projects take one gradient for this many rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSpace:
+    """F^-1 as a function."""
+
+    rows: RowGradients
+    """J"""
+    factor: Tensor
+    """(M, M) lower Cholesky factor of J J^T + d I."""
+    shift: float
+    """d"""
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """F^-1 v for every row v of ``vectors`` (k, p)."""
+        inner = self.rows.times(vectors).T.to(self.factor)  # (M, k)
+        solved = torch.cholesky_solve(inner, self.factor).T.to(vectors)
+        return (vectors - self.rows.combination(solved)) / self.shift
+
+    def whitened(self, rows: RowGradients) -> Tensor:
+        """W (M, k) with g_i^T F^-1 g_j = (g_i^T g_j - W_i^T W_j) / d for the gradients g of ``rows``."""
+        return torch.linalg.solve_triangular(self.factor, self.rows.gram(rows).to(self.factor), upper=False)
+
+
+def preconditioner(engine: Engine, shift: float, count: int | None = None) -> SampleSpace | None:
+    """A matrix close to B^-1 in its effect on conjugate gradients; None where none can be had.
+
+    Its d is the geometric mean of the eigenvalues of J J^T + (wd + damping) I: an estimate of the curvature
+    in the directions that the M rows have not seen, and at least ``shift``.
+
+    Args:
+        engine: of the project.
+        shift: wd + damping.
+        count: M; None takes one gradient for ``SHARE`` rows, at most ``MOST_ROWS``.
+    """
+    count = count if count is not None else max(1, min(MOST_ROWS, engine.n // SHARE))
+    if count == 0 or shift <= 0:
+        return None
+    rows, gram, _ = gradients(engine, count)
+    if not rows.blocks:
+        return None
+    first = _factor(gram, shift)
+    if first is None:
+        return None
+    unseen = math.exp(2 * float(first.diagonal().log().mean()))
+    factor = _factor(gram, unseen)
+    return None if factor is None else SampleSpace(rows, factor, unseen)
+
+
+def sample_inverse(engine: Engine, shift: float, count: int) -> SampleSpace | None:
+    """F^-1 at d = wd + damping, with the factor in float64, for quadratic forms; None where none can be had."""
+    rows, gram, _ = gradients(engine, count)
+    factor = _factor(gram.double(), shift) if rows.blocks and shift > 0 else None
+    return None if factor is None else SampleSpace(rows, factor, shift)
+
+
+def _factor(gram: Tensor, shift: float) -> Tensor | None:
+    lifted = gram.clone()
+    lifted.diagonal().add_(shift)
+    factor, failed = torch.linalg.cholesky_ex(lifted)
+    return None if failed else factor  # a tiny shift drowns in rounding
+
+
+def gradients(engine: Engine, count: int) -> tuple[RowGradients, Tensor, Layout]:
+    """J of ``count`` gradients, J J^T (M, M), and the layers behind them; they depend on no damping."""
+    key = ("sample space", count)
+    if key not in engine.memo:
+        layout = Layout.of(engine, count)
+        shares = curvature_shares(engine).cpu()
+        drawn, inverse = systematic(shares.ravel(), min(count, int((shares > 0).sum())), seed=0)
+        chosen, columns = drawn // shares.shape[1], engine.to(drawn % shares.shape[1])
+        scale = engine.to((inverse / engine.n).sqrt())
+
+        def record(part: slice) -> RowGradients:
+            inputs, base = engine.training_inputs(chosen[part])
+            recording = Recording(engine, inputs, layout.layers)
+            roots = engine.loss.root_columns(recording.outputs.detach(), columns[part])
+            return recording.gradients(roots * (scale[part] * base.sqrt())[:, None], layout.rest)
+
+        rows = RowGradients.join(engine.over(len(drawn), record))
+        engine.memo[key] = rows, rows.self_gram() if rows.blocks else shares, layout
+    return engine.memo[key]

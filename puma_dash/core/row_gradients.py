@@ -1,0 +1,390 @@
+"""Gradients of chosen rows, kept layer by layer in factored form: for Gram matrices, never as (m, p).
+
+In a linear layer that a row passes once its gradient is the outer product d a^T of the layer's input a and
+the gradient d of the layer's output, so that the inner products of all pairs of rows are
+(A A'^T) * (D D'^T). Convolutions, layers that meet a row at several tokens, and norms have few parameters;
+their per-row gradients are kept as they are. What no rule knows goes through ``torch.func``, and what is too
+large for that is left out by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from puma_dash.core.objective import forward
+
+if TYPE_CHECKING:
+    from puma_dash.core.engine import Engine
+
+ROW_NUMBERS = 2**27
+"""The gradients of the rows of one object hold at most this many numbers; larger layers are left out."""
+CHECKED_ROWS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Factored:
+    """Gradients d_i a_i^T (m rows) of a linear layer that each row passes once."""
+
+    where: tuple[slice, ...]
+    """Where the weight (out, in), and the bias (out,) if it takes part, lie in theta."""
+    a: Tensor
+    """(m, in [+ 1]): the inputs, with a column of ones where the bias takes part."""
+    d: Tensor
+    """(m, out)"""
+
+    @property
+    def first(self) -> Tensor:
+        """One tensor with a row per row."""
+        return self.a
+
+    def take(self, part: slice) -> Factored:
+        """Some of the rows."""
+        return Factored(self.where, self.a[part], self.d[part])
+
+    def join(self, parts: list[Any]) -> Factored:
+        """The rows of all ``parts``."""
+        return Factored(self.where, torch.cat([part.a for part in parts]), torch.cat([part.d for part in parts]))
+
+    def gram(self, other: Any) -> Tensor:
+        """Inner products (m, k)."""
+        return (self.a @ other.a.T) * (self.d @ other.d.T)
+
+    def squared_norms(self) -> Tensor:
+        """Squared norms (m,)."""
+        return self.a.square().sum(1) * self.d.square().sum(1)
+
+    def times(self, vectors: Tensor) -> Tensor:
+        """Inner products (k, m) with ``vectors`` (k, p)."""
+        kernel = vectors[:, self.where[0]].reshape(len(vectors), self.d.shape[1], -1)  # (k, out, in)
+        if len(self.where) > 1:
+            kernel = torch.cat([kernel, vectors[:, self.where[1], None]], dim=2)
+        return ((self.d @ kernel) * self.a).sum(2)
+
+    def add_combination(self, u: Tensor, total: Tensor) -> None:
+        """Adds sum_i u_ki g_i for u (k, m) to ``total`` (k, p)."""
+        found = (u[:, :, None] * self.d).transpose(1, 2) @ self.a  # (k, out, in [+ 1])
+        bias = len(self.where) > 1
+        weight = found[:, :, :-1] if bias else found
+        total[:, self.where[0]] += weight.reshape(len(u), -1)
+        if bias:
+            total[:, self.where[1]] += found[:, :, -1]
+
+
+@dataclass(frozen=True, eq=False)
+class Explicit:
+    """Gradients (m, q) of a layer with few parameters."""
+
+    where: tuple[slice, ...]
+    g: Tensor
+
+    @property
+    def first(self) -> Tensor:
+        """One tensor with a row per row."""
+        return self.g
+
+    def take(self, part: slice) -> Explicit:
+        """Some of the rows."""
+        return Explicit(self.where, self.g[part])
+
+    def join(self, parts: list[Any]) -> Explicit:
+        """The rows of all ``parts``."""
+        return Explicit(self.where, torch.cat([part.g for part in parts]))
+
+    def gram(self, other: Any) -> Tensor:
+        """Inner products (m, k)."""
+        return self.g @ other.g.T
+
+    def squared_norms(self) -> Tensor:
+        """Squared norms (m,)."""
+        return self.g.square().sum(1)
+
+    def times(self, vectors: Tensor) -> Tensor:
+        """Inner products (k, m) with ``vectors`` (k, p)."""
+        return torch.cat([vectors[:, part] for part in self.where], dim=1) @ self.g.T
+
+    def add_combination(self, u: Tensor, total: Tensor) -> None:
+        """Adds sum_i u_ki g_i for u (k, m) to ``total`` (k, p)."""
+        sizes = [part.stop - part.start for part in self.where]
+        for part, found in zip(self.where, (u @ self.g).split(sizes, dim=1), strict=True):
+            total[:, part] += found
+
+
+@dataclass(frozen=True, eq=False)
+class RowGradients:
+    """J_i^T v_i of m rows i, in blocks by layer."""
+
+    blocks: dict[str, Factored | Explicit]
+    p: int
+
+    @classmethod
+    def join(cls, parts: list[RowGradients]) -> RowGradients:
+        """The rows of all parts, in that order."""
+        blocks = {name: block.join([part.blocks[name] for part in parts]) for name, block in parts[0].blocks.items()}
+        return cls(blocks, parts[0].p)
+
+    def __len__(self) -> int:
+        """Number of rows m."""
+        return len(next(iter(self.blocks.values())).first)
+
+    def take(self, part: slice) -> RowGradients:
+        """Some of the rows."""
+        return RowGradients({name: block.take(part) for name, block in self.blocks.items()}, self.p)
+
+    def gram(self, other: RowGradients) -> Tensor:
+        """Inner products (m, k) with the rows of ``other``, over the layers that both hold."""
+        shared = [(block, other.blocks[name]) for name, block in self.blocks.items() if name in other.blocks]
+        total = shared[0][0].gram(shared[0][1])
+        for block, partner in shared[1:]:
+            total += block.gram(partner)
+        return total
+
+    def self_gram(self, chunk: int = 512) -> Tensor:
+        """Inner products (m, m) of the rows with each other; only one triangle is computed."""
+        m = len(self)
+        first = next(iter(self.blocks.values())).first
+        total = first.new_empty(m, m)
+        for start in range(0, m, chunk):
+            stop = min(start + chunk, m)
+            strip = self.take(slice(start, stop)).gram(self.take(slice(0, stop)))
+            total[start:stop, :stop] = strip
+            total[:stop, start:stop] = strip.T
+        return total
+
+    def squared_norms(self) -> Tensor:
+        """Squared norms (m,)."""
+        return torch.stack([block.squared_norms() for block in self.blocks.values()]).sum(0)
+
+    def times(self, vectors: Tensor) -> Tensor:
+        """Inner products (k, m) with ``vectors`` (k, p)."""
+        return torch.stack([block.times(vectors) for block in self.blocks.values()]).sum(0)
+
+    def combination(self, u: Tensor) -> Tensor:
+        """sum_i u_ki g_i (k, p) for u (k, m)."""
+        total = u.new_zeros(len(u), self.p)
+        for block in self.blocks.values():
+            block.add_combination(u, total)
+        return total
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module whose per-row gradients follow from its input and the gradient of its output."""
+
+    name: str
+    module: nn.Module
+    where: dict[str, slice]
+    """"weight" and "bias", as far as they take part -> where they lie in theta."""
+
+    def numbers(self, a: Tensor) -> int:
+        """How many numbers one row of input ``a`` (1, ...) leaves."""
+        size = sum(part.stop - part.start for part in self.where.values())
+        return a.shape[-1] + size // a.shape[-1] if self._once(a) else size
+
+    def block(self, a: Tensor, d: Tensor) -> Factored | Explicit:
+        """The gradients of m rows from inputs a (m, ...) and output gradients d (m, ...)."""
+        where = tuple(self.where[part] for part in ("weight", "bias") if part in self.where)
+        if self._once(a):
+            ones = [a.new_ones(len(a), 1)] if "bias" in self.where else []
+            return Factored(where, torch.cat([a, *ones], dim=1) if ones else a, d)
+        parts = {"weight": self._weight, "bias": self._bias}
+        return Explicit(where, torch.cat([parts[part](a, d).flatten(1) for part in parts if part in self.where], 1))
+
+    def _once(self, a: Tensor) -> bool:
+        return isinstance(self.module, nn.Linear) and a.ndim == 2 and "weight" in self.where
+
+    def _weight(self, a: Tensor, d: Tensor) -> Tensor:
+        module = self.module
+        if isinstance(module, nn.Linear):
+            return d.flatten(1, -2).transpose(1, 2) @ a.flatten(1, -2)  # (m, out, in)
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
+            return _kernel_gradients(module, a, d)
+        plain = {"weight": torch.ones_like(module.weight)}
+        if module.bias is not None:
+            plain["bias"] = torch.zeros_like(module.bias)
+        return self._bias(a, d * functional_call(module, plain, (a,)))
+
+    def _bias(self, a: Tensor, d: Tensor) -> Tensor:
+        if isinstance(self.module, nn.Linear):
+            return d.reshape(len(d), -1, d.shape[-1]).sum(1)
+        if isinstance(self.module, nn.LayerNorm):
+            return d.reshape(len(d), -1, *self.module.normalized_shape).sum(1)
+        return d.reshape(*d.shape[:2], -1).sum(2)
+
+
+RULES = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.GroupNorm,
+    nn.LayerNorm,
+)
+
+
+def _kernel_gradients(module: nn.Conv1d | nn.Conv2d, a: Tensor, d: Tensor) -> Tensor:
+    """Per-row gradients (m, out, in / groups * kernel) of a convolution."""
+    kernel, dilation, padding, stride = module.kernel_size, module.dilation, module.padding, module.stride
+    if isinstance(module, nn.Conv1d):
+        a, d = a[:, :, None], d[:, :, None]
+        kernel, dilation, padding, stride = (1, *kernel), (1, *dilation), (0, *padding), (1, *stride)
+    columns = F.unfold(a, kernel, dilation, padding, stride)  # (m, in * kernel, places)
+    groups = module.groups
+    columns = columns.reshape(len(a), groups, -1, columns.shape[-1])
+    d = d.reshape(len(d), groups, -1, columns.shape[-1])
+    return d @ columns.transpose(2, 3)  # (m, groups, out / groups, in / groups * kernel)
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How the parameters are split: layers with a rule, the rest by ``torch.func``, and what is left out."""
+
+    layers: tuple[Layer, ...]
+    rest: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @classmethod
+    def of(cls, engine: Engine, rows: int) -> Layout:
+        """The layout for ``rows`` rows at a time, tried on a few: a rule that does not hold is not used.
+
+        That is so where a layer is passed twice, its weights are used elsewhere, or a function changes its
+        output in place.
+        """
+        where = dict(zip(engine.parameters.names, engine.parameters.slices, strict=True))
+        layers = [layer for layer in _candidates(engine.model, where) if layer.where]
+        inputs = engine.to(engine.project.train.inputs[:CHECKED_ROWS])
+        probe = Recording(engine, inputs, layers)
+        layers = [layer for layer in layers if probe.passes(layer.name) == 1]
+        probe = Recording(engine, inputs, layers)
+        generator = torch.Generator().manual_seed(0)
+        cotangents = torch.randn(probe.outputs.shape, generator=generator).to(probe.outputs)
+        truth = engine.vjp(inputs, cotangents)
+        found = probe.gradients(cotangents, ()).combination(truth.new_ones(1, len(inputs)))[0]
+        close = 1e-3 * float(truth.norm())
+        layers = [
+            layer
+            for layer in layers
+            if all(float((found[part] - truth[part]).norm()) <= close for part in layer.where.values())
+        ]
+        budget, kept = ROW_NUMBERS / max(rows, 1), []
+        for size, layer in sorted(((probe.numbers(layer), layer) for layer in layers), key=lambda pair: pair[0]):
+            if size > budget:
+                break
+            budget -= size
+            kept.append(layer)
+        ruled = {f"{layer.name}.{part}".lstrip(".") for layer in layers for part in layer.where}
+        rest = tuple(name for name in where if name not in ruled)
+        size = sum(where[name].stop - where[name].start for name in rest)
+        if rest and (size > budget or not _differentiable(engine, inputs, cotangents, rest)):
+            rest = ()
+        held = {f"{layer.name}.{part}".lstrip(".") for layer in kept for part in layer.where} | set(rest)
+        return cls(tuple(kept), rest, tuple(name for name in where if name not in held))
+
+
+class Recording:
+    """One forward pass that remembers what each layer saw, and the gradients it leads to.
+
+    Args:
+        engine: of the project.
+        inputs: (m, ...) rows.
+        layers: those to watch.
+        theta: (p,) where; default theta_org.
+
+    Attributes:
+        outputs: (m, c).
+    """
+
+    def __init__(
+        self, engine: Engine, inputs: Tensor, layers: Iterable[Layer], theta: Tensor | None = None
+    ) -> None:
+        self.engine, self.layers, self.theta = engine, tuple(layers), theta
+        self.inputs = engine.to(inputs)
+        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {layer.name: [] for layer in self.layers}
+        hooks = [layer.module.register_forward_hook(self._watch(layer.name)) for layer in self.layers]
+        try:
+            self.outputs = engine.forward(self.inputs, theta)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _watch(self, name: str) -> Any:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if not output.requires_grad:
+                output.requires_grad_()  # the parameters do not: no gradient of a weight is ever computed
+            self._seen[name].append((args[0].detach(), output))
+
+        return hook
+
+    def passes(self, name: str) -> int:
+        """How often the layer was passed."""
+        return len(self._seen[name])
+
+    def numbers(self, layer: Layer) -> int:
+        """How many numbers a row leaves at ``layer``."""
+        return layer.numbers(self._seen[layer.name][0][0])
+
+    def gradients(self, cotangents: Tensor, rest: tuple[str, ...]) -> RowGradients:
+        """J_i^T v_i of the rows for the output cotangents v (m, c)."""
+        blocks: dict[str, Factored | Explicit] = {}
+        if self.layers:
+            seen = [self._seen[layer.name][0] for layer in self.layers]
+            outputs = [output for _, output in seen]
+            found = torch.autograd.grad(
+                self.outputs, outputs, cotangents, retain_graph=True, materialize_grads=True
+            )
+            for layer, (a, _), d in zip(self.layers, seen, found, strict=True):
+                blocks[layer.name] = layer.block(a, d)
+        if rest:
+            blocks["rest"] = _rest(self.engine, self.inputs, cotangents, rest, self.theta)
+        return RowGradients(blocks, len(self.engine.theta))
+
+
+def row_gradients(
+    engine: Engine, inputs: Tensor, cotangents: Tensor, layout: Layout, theta: Tensor | None = None
+) -> RowGradients:
+    """J_i^T v_i of the rows ``inputs`` (m, ...) for the output cotangents v (m, c)."""
+    return Recording(engine, inputs, layout.layers, theta).gradients(cotangents, layout.rest)
+
+
+def _candidates(model: nn.Module, where: dict[str, slice]) -> Iterable[Layer]:
+    for name, module in model.named_modules():
+        odd = isinstance(module, nn.Conv1d | nn.Conv2d) and (
+            module.padding_mode != "zeros" or isinstance(module.padding, str)
+        )
+        if isinstance(module, RULES) and not odd:
+            own = {part: f"{name}.{part}".lstrip(".") for part in ("weight", "bias")}
+            yield Layer(name, module, {part: where[full] for part, full in own.items() if full in where})
+
+
+def _rest(
+    engine: Engine, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...], theta: Tensor | None
+) -> Explicit:
+    """Per-row gradients (m, q) of the parameters ``names``, by vmap over rows."""
+    named = engine.parameters.unflatten(engine.theta if theta is None else theta)
+    own = {name: named[name] for name in names}
+
+    def pulled(own: dict[str, Tensor], row: Tensor, cotangent: Tensor) -> Tensor:
+        return (forward(engine.model, {**named, **own}, row[None])[0] * cotangent).sum()
+
+    found = vmap(grad(pulled), in_dims=(None, 0, 0))(own, inputs, cotangents)
+    where = dict(zip(engine.parameters.names, engine.parameters.slices, strict=True))
+    flat = torch.cat([found[name].flatten(1) for name in names], dim=1)
+    return Explicit(tuple(where[name] for name in names), flat)
+
+
+def _differentiable(
+    engine: Engine, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
+) -> bool:
+    try:
+        _rest(engine, inputs, cotangents, names, None)
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
