@@ -75,7 +75,7 @@ def curve_by_rows(
 
 
 def _row_index(rows: Any, n: int) -> NDArray[np.int64]:
-    """Row numbers in the order given, from numbers, a bool mask (n,) or a Selection; refused if not of ``n``."""
+    """Row numbers in the order given, from numbers, a bool mask (n,) or a Selection of ``n`` rows."""
     index = np.asarray(rows.rows if isinstance(rows, Selection) else rows)
     if index.dtype == bool:
         if index.shape != (n,):
