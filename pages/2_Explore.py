@@ -1,12 +1,13 @@
 """Explore: every training row on a map, coloured by its influence; lasso, mark, see the forecast."""
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
 from puma_dash.ui import text
 from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.explore import Rows, colourings, forecast_now, gallery, hover_texts
-from puma_dash.ui.figures import map_figure
+from puma_dash.ui.figures import map_figure, strength_figure
 from puma_dash.ui.gesture import MODES, combine, is_empty_gesture, rows_inside
 from puma_dash.ui.panels import chart, facts, job, ready, signed
 from puma_dash.ui.patching import keep_plan, plan_name, plan_of_draft
@@ -216,6 +217,7 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
                 f"Predicted on {refined.result['diagnostics']['n']:,} validation rows, with compensation; "
                 f"{refined.result['flips']:,} of them change class."
             )
+            strength_chart(refined.result["strengths"], plan)
     else:
         change = forecast_now(rows, draft)
         st.metric(
@@ -232,6 +234,17 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
         f"Patch {draft.marked:,} rows", type="primary", icon=":material/arrow_forward:", width="stretch"
     ):
         st.switch_page("pages/3_Patch.py", query_params=here.query)
+
+
+def strength_chart(strengths: dict, plan: dict) -> None:
+    """The refined forecast of what must hold, at every strength, with its rails."""
+    table = pd.DataFrame(**strengths)
+    changes = {text.CRITERIA[name]: table[name] for name in plan["hold"]}
+    rails = {text.CRITERIA[name]: plan["tolerance"].get(name, 0.0) for name in plan["hold"]}
+    given = (table.index, changes, rails)
+    figure = strength_figure(*given, at=plan["strength"], title="Predicted change against strength")
+    alt = text.strength_alt(*given, at=plan["strength"])
+    chart(figure, alt, text.READ_STRENGTH, key="forecast-strength")
 
 
 def details(here: Context, rows: Rows, draft: Draft) -> None:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from puma_dash._version import __version__
 
 if TYPE_CHECKING:
-    from puma_dash.core.api import apply, forecast, load, patch, value
+    from puma_dash.core.api import apply, load, patch, value
     from puma_dash.core.comparison import compare
     from puma_dash.core.criteria import CRITERIA, Brier, CrossEntropy, MeanSquaredError
     from puma_dash.core.curvature import CURVATURES, ConjugateGradient, Dense
     from puma_dash.core.demos import DEMOS
     from puma_dash.core.embedding import EMBEDDINGS
+    from puma_dash.core.first_order import curve_by_rows, predicted_change
+    from puma_dash.core.forecasting import forecast
     from puma_dash.core.objective import LOSSES
     from puma_dash.core.plan import PatchPlan
     from puma_dash.core.training import AdamRecipe
@@ -36,12 +38,14 @@ if TYPE_CHECKING:
     from puma_dash.ui.report import report
 
 _HOMES = {
-    "puma_dash.core.api": ("apply", "forecast", "load", "patch", "value"),
+    "puma_dash.core.api": ("apply", "load", "patch", "value"),
     "puma_dash.core.comparison": ("compare",),
     "puma_dash.core.criteria": ("CRITERIA", "Brier", "CrossEntropy", "MeanSquaredError"),
     "puma_dash.core.curvature": ("CURVATURES", "ConjugateGradient", "Dense"),
     "puma_dash.core.demos": ("DEMOS",),
     "puma_dash.core.embedding": ("EMBEDDINGS",),
+    "puma_dash.core.first_order": ("curve_by_rows", "predicted_change"),
+    "puma_dash.core.forecasting": ("forecast",),
     "puma_dash.core.objective": ("LOSSES",),
     "puma_dash.core.training": ("AdamRecipe",),
     "puma_dash.core.plan": ("PatchPlan",),
@@ -92,9 +96,11 @@ __all__ = [
     "__version__",
     "apply",
     "compare",
+    "curve_by_rows",
     "forecast",
     "load",
     "patch",
+    "predicted_change",
     "report",
     "value",
 ]

@@ -63,6 +63,7 @@ DERIVATIVES = BASE | {"objective", "engine"}
 ORDER = {
     "types": set(),
     "registry": {"types"},
+    "first_order": {"types"},
     "objective": BASE,
     "engine": BASE | {"objective"},
     "training": BASE | {"objective"},

@@ -1,4 +1,4 @@
-"""The calls between the nouns: load, value, forecast, patch, apply; compare has a module of its own."""
+"""The calls between the nouns: load, value, patch, apply; forecast and compare have modules of their own."""
 
 from __future__ import annotations
 
@@ -9,30 +9,25 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from puma_dash.core.criteria import Criterion, resolve_criterion
-from puma_dash.core.curvature import Curvature, inverse_of
+from puma_dash.core.curvature import Curvature
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
-from puma_dash.core.evaluation.metrics import metrics
-from puma_dash.core.objective import SquaredError
 from puma_dash.core.plan import PatchPlan
 from puma_dash.core.types import (
-    Forecast,
     Patch,
     Project,
     ProjectError,
-    Split,
     Valuation,
 )
-from puma_dash.core.unlearning import InfluenceRemoval, resolve_unlearner
-from puma_dash.core.unlearning.base import check_plan_for, direction_of, training_weights
+from puma_dash.core.unlearning import resolve_unlearner
+from puma_dash.core.unlearning.base import check_plan_for
 from puma_dash.core.valuation import resolve_valuation
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 def load(source: str) -> Project:
@@ -131,48 +126,6 @@ def value(
     )
 
 
-def forecast(
-    project: Project,
-    plan: PatchPlan,
-    *,
-    split: str = "validation",
-    curvature: str | Curvature = "auto",
-    device: str | None = None,
-    progress: Progress | None = None,
-    cancel: CancelEvent | None = None,
-) -> Forecast:
-    """What ``plan`` is predicted to do on ``split``, to first order, before anything is changed.
-
-    One solve and one forward-mode pass over the split. For methods that are not linear (retraining) it is the
-    forecast of naive influence removal.
-    """
-    check_plan_for(project, plan)
-    engine = engine_of(project, device, progress, cancel)
-    start = time.perf_counter()
-    method = resolve_unlearner(plan.method)
-    reweight = getattr(method, "reweight", InfluenceRemoval().reweight)
-    inverse = inverse_of(engine, curvature)
-    change, known, facts = reweight(engine, plan, inverse)
-    delta, residual = direction_of(engine, change, inverse)
-    table, flips = _predicted(engine, engine.split(split), plan.strength * delta)
-    totals = plan.strength / engine.n * known.total(engine, change)
-    return Forecast(
-        criteria=dict(zip((c.name for c in known.criteria), totals.tolist(), strict=True)),
-        metrics=table,
-        flips=flips,
-        weights=training_weights(engine, change),
-        fingerprint=project.fingerprint,
-        diagnostics={
-            **inverse.facts,
-            **facts,
-            "residual": max(residual, known.residual),
-            "split": split,
-            "n": len(engine.split(split)),
-            "seconds": time.perf_counter() - start,
-        },
-    )
-
-
 def patch(
     project: Project,
     plan: PatchPlan,
@@ -233,23 +186,3 @@ def apply(project: Project, patch: Patch) -> Project:
     weights = (own + patch.strength * (full - own)).clamp_min(0)
     train = dataclasses.replace(project.train, targets=targets, weights=weights)
     return dataclasses.replace(project, model=patch.model, train=train)
-
-
-def _predicted(engine: Engine, data: Split, delta: torch.Tensor) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Metrics before and predicted, and the rows predicted to change class; empty for a regression."""
-    import pandas as pd
-
-    if isinstance(engine.loss, SquaredError):
-        return (
-            pd.DataFrame(columns=["before", "predicted", "change"]),
-            pd.DataFrame(columns=["row", "target", "before", "after"]),
-        )
-    z, dz = engine.pushforward(data, delta)
-    before, after = engine.probabilities(z), engine.probabilities(z + dz)
-    targets = data.targets.numpy(force=True)
-    table = pd.DataFrame({"before": metrics(before, targets), "predicted": metrics(after, targets)})
-    table["change"] = table["predicted"] - table["before"]
-    old, new = before.argmax(1), after.argmax(1)
-    rows = np.flatnonzero(old != new)
-    flips = {"row": rows, "target": targets[rows], "before": old[rows], "after": new[rows]}
-    return table, pd.DataFrame(flips)

@@ -213,11 +213,17 @@ class Valuation:
 class Forecast:
     """What a plan is predicted to do, before anything is changed.
 
-    ``criteria`` maps each held criterion to its predicted change dC (negative is better); ``metrics`` has the
-    columns before, predicted, change; ``flips`` lists the evaluation rows whose predicted class changes.
+    ``criteria`` maps each held criterion to its predicted change dC (negative is better), to first order:
+    -(tau/n) sum_j e_j psi_j. All else is predicted from outputs that move along a straight line: ``refined``
+    maps the held criteria and those asked for to dC; ``strengths`` has the change of each criterion and
+    metric (columns, named alike: the same name is the same number) at strengths tau (index) from 0;
+    ``metrics`` has the columns before, predicted, change; ``flips`` lists the evaluation rows whose predicted
+    class changes.
     """
 
     criteria: dict[str, float]
+    refined: dict[str, float]
+    strengths: pd.DataFrame
     metrics: pd.DataFrame
     flips: pd.DataFrame
     weights: np.ndarray

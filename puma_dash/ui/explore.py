@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
+from puma_dash.core.first_order import predicted_change
 from puma_dash.ui.figures import thumbnails
 from puma_dash.ui.state import Context, entry
 from puma_dash.ui.text import CRITERIA
@@ -144,9 +145,9 @@ def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
 
 def forecast_now(rows: Rows, draft: Draft) -> float:
     """Predicted change of validation cross-entropy by the marks of ``draft``: -(1/n) sum_j e_j psi_j."""
-    removed = rows.psi[list(draft.remove)].sum()
-    upweighted = sum(e * rows.psi[row] for row, e in draft.upweight.items())
-    return float(removed - upweighted) / rows.n
+    removed = predicted_change(rows.psi, draft.remove)
+    upweighted = predicted_change(rows.psi, list(draft.upweight), list(draft.upweight.values()))
+    return float(removed + upweighted)
 
 
 @st.cache_data(show_spinner=False, max_entries=8, hash_funcs={Rows: lambda rows: rows.key})

@@ -5,6 +5,7 @@ like the rest; so are the colour limits of psi and the thumbnails.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from puma_dash.ui.raster import thumbnails
 from puma_dash.ui.style import (
     AFTER,
     BEFORE,
+    CATEGORICAL,
     CLEAR,
     HARMFUL,
     OUTLINE,
@@ -35,6 +37,7 @@ __all__ = [
     "predicted_measured_figure",
     "psi_limits",
     "reliability_figure",
+    "strength_figure",
     "thumbnails",
 ]
 
@@ -201,6 +204,52 @@ def predicted_measured_figure(
         ticktext=["← better", "0", "worse →"],
     )
     return figure.update_yaxes(range=(len(names) - 0.4, -1.5)).update_layout(margin_r=176)
+
+
+def strength_figure(
+    strengths: ArrayLike,
+    changes: Mapping[str, ArrayLike],
+    rails: Mapping[str, float],
+    *,
+    at: float,
+    title: str,
+) -> go.Figure:
+    """Returns the predicted change of each criterion against strength, with its rail dashed.
+
+    Args:
+        strengths: Strengths (s,), ascending.
+        changes: Predicted change of each criterion (s,); negative is better.
+        rails: The most that each criterion may get worse.
+        at: The strength that is asked for.
+        title: What is read off it.
+    """
+    x = floats(strengths)
+    ends = x[[0, -1]]
+    figure = canvas(title, height=300)
+    figure.add_hline(0, line={"color": OUTLINE, "width": 1.5})
+    figure.add_vline(at, line={"color": OUTLINE, "width": 1.5, "dash": "dot"})
+    for (name, change), color in zip(changes.items(), cycle(CATEGORICAL)):
+        shown = plain(name, 24)
+        figure.add_scatter(
+            x=x,
+            y=floats(change),
+            mode="lines",
+            name=shown,
+            showlegend=True,
+            line={"color": color, "width": 2.5},
+            hovertemplate=f"{shown}<br>strength %{{x:.2f}}: %{{y:+.3g}}{NO_BOX}",
+        )
+        figure.add_scatter(
+            x=ends,
+            y=floats([rails[name]] * 2),
+            mode="lines",
+            name=f"{shown}, rail",
+            showlegend=True,
+            line={"color": color, "width": 2, "dash": "dash"},
+            hovertemplate=f"{shown}: at most %{{y:+.3g}}{NO_BOX}",
+        )
+    figure.update_xaxes(title_text="strength (1 is the whole removal)", range=ends.tolist())
+    return figure.update_yaxes(title_text="predicted change", showgrid=True)
 
 
 def class_figure(

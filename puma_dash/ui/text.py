@@ -36,6 +36,10 @@ READ_PREDICTED_MEASURED = (
     "The ring is the predicted change, the disc the measured one; left of zero is better. Each line has its "
     "own scale: compare ring with disc within a line, and the numbers between lines."
 )
+READ_STRENGTH = (
+    "Below zero is better. The dashed line is the rail, the most it may get worse; the dotted line is the "
+    "strength asked for. Outputs are taken to move along a straight line, so trust small strengths most."
+)
 READ_CLASSES = "The ring is the rate before, the disc after; the longer the line, the larger the change."
 
 
@@ -82,6 +86,22 @@ def predicted_measured_alt(predicted: Mapping[str, float], measured: Mapping[str
         for name, value in predicted.items()
     ]
     return "Change of each criterion, negative is better: " + "; ".join(changes) + "."
+
+
+def strength_alt(
+    strengths: ArrayLike, changes: Mapping[str, ArrayLike], rails: Mapping[str, float], *, at: float
+) -> str:
+    """Returns the alternative text of the predicted changes against strength, and where rails are passed."""
+    x = np.asarray(strengths, dtype=float)
+    parts = []
+    for name, values in changes.items():
+        change = np.asarray(values, dtype=float)
+        passed = x[change > rails[name]]
+        rail = f"passes its rail of {rails[name]:+.3g} at {passed[0]:g}" if len(passed) else "keeps its rail"
+        parts.append(
+            f"{name} {np.interp(at, x, change):+.3g} at {at:g}, lowest at {x[change.argmin()]:g}, {rail}"
+        )
+    return f"Predicted change against strength, {x.min():g} to {x.max():g}: {'; '.join(parts)}."
 
 
 def class_alt(class_names: Sequence[str], before: ArrayLike, after: ArrayLike, rate: str) -> str:

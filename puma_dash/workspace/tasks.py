@@ -21,7 +21,7 @@ import torch
 import torch._dynamo
 import torchmetrics.functional.classification  # noqa: F401
 
-from puma_dash.core import api, comparison
+from puma_dash.core import api, comparison, forecasting
 from puma_dash.core.criteria import resolve_criterion
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.embedding import Columns, Pca, resolve_embedding
@@ -142,11 +142,13 @@ def embed(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
 def forecast(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Predicts what a plan does to the validation split, before anything is changed."""
     project, _ = _opened(params, progress)
-    found = api.forecast(
+    found = forecasting.forecast(
         project, plan_of(read_plan(params["plan"])), progress=within(progress, 0.2, 1), cancel=cancel
     )
     return {
         "criteria": found.criteria,
+        "refined": found.refined,
+        "strengths": table(found.strengths),
         "metrics": table(found.metrics),
         "flips": len(found.flips),
         "diagnostics": plain(found.diagnostics),

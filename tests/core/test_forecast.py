@@ -1,4 +1,4 @@
-"""The forecast against finite differences of the model along the patch."""
+"""The forecast against dense derivatives, finite differences, and the patch of models without curvature."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,9 @@ import torch
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
 import puma_dash as puma
+from puma_dash.core.engine import Engine
 
-from .cases import CASES, Reference, trained
+from .cases import CASES, CONVEX, LOSS, Reference, trained
 
 CURVATURE = puma.Dense(damping=0.05)
 CLASSIFIERS = {"network": trained(), "weighted": CASES["weighted softmax"], "one logit": CASES["one logit"]}
@@ -86,9 +87,133 @@ def test_another_split():
     assert forecast.metrics["before"]["nll"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("name", CONVEX)
+@pytest.mark.parametrize("method", ["influence", "puma"])
+def test_where_outputs_are_linear_the_forecast_is_what_is_measured(name, method):
+    """Linear models, one step: the sum of psi misses the criterion's curvature, the outputs do not."""
+    project = CONVEX[name].project()
+    regression = name == "regression"
+    kind = puma.MeanSquaredError if regression else puma.CrossEntropy
+    hold = (kind(), kind(rows=(0, 3, 4)), kind(split="train"))
+    rows = {"remove": (1, 2, 9, 12), "upweight": {5: 2.0}} | ({} if regression else {"relabel": {0: 1}})
+    wide = {criterion.name: 1e6 for criterion in hold}
+    plan = puma.PatchPlan(**rows, hold=hold, tolerance=wide, method=method, strength=1.5)
+    forecast, patch = (call(project, plan, curvature=CURVATURE) for call in (puma.forecast, puma.patch))
+    assert forecast.refined == pytest.approx(patch.measured, rel=1e-9)
+    assert any(abs(forecast.criteria[key] / patch.measured[key] - 1) > 0.02 for key in wide)
+    if regression:
+        return
+    compared = puma.compare(project, patch, split="validation")
+    for column, other in (("before", "before"), ("predicted", "after"), ("change", "change")):
+        found, truth = forecast.metrics[column], compared.metrics[other]
+        assert found.to_dict() == pytest.approx(truth[found.index].to_dict(), abs=1e-6)
+    flips = compared.flips[compared.flips["before"] != compared.flips["after"]]
+    columns = ["row", "before", "after"]
+    assert forecast.flips[columns].to_numpy().tolist() == flips[columns].to_numpy().tolist()
+
+
+def test_refined_against_dense_jacobians(case):
+    """C(z + J delta) - C(z), with J, B and delta formed densely."""
+    reference, (x, y) = Reference(case), case.validation
+    e = np.zeros(len(case.train[0]))
+    e[[1, 2, 9]], e[5] = -1.0, 2.0
+    dz = reference.jacobians(x) @ reference.delta(e, damping=0.05)
+    z = reference.outputs(x)
+    loss, y = LOSS[case.loss], torch.as_tensor(y)
+    rows = torch.tensor([0, 3, 7])
+    plan = puma.PatchPlan(remove=(1, 2, 9), upweight={5: 2.0}, hold=("cross_entropy",), method="influence")
+    some = puma.CrossEntropy(rows=tuple(rows.tolist()))
+    found = puma.forecast(case.project(), plan, [some, "brier"], curvature=CURVATURE)
+    assert list(found.criteria) == ["cross_entropy"]
+    assert set(found.refined) == {"cross_entropy", some.name, "brier"}
+    for tau, changes in found.strengths.iterrows():
+        after = z + tau * dz
+        change = (loss(after, y) - loss(z, y)).mean()
+        assert changes["cross_entropy"] == pytest.approx(float(change), rel=1e-7, abs=1e-12)
+        change = (loss(after[rows], y[rows]) - loss(z[rows], y[rows])).mean()
+        assert changes[some.name] == pytest.approx(float(change), rel=1e-7, abs=1e-12)
+
+
+@pytest.mark.parametrize("strength", [1, 0.35, 3.0])
+def test_strengths_run_from_nothing_past_the_plan(case, strength):
+    found = puma.forecast(case.project(), plan_for(strength), curvature=CURVATURE)
+    table = found.strengths
+    assert set(table) == {"cross_entropy", "brier", "accuracy", "nll", "ece"}
+    assert table.index.is_monotonic_increasing
+    assert table.index.name == "strength"
+    assert {0.0, float(strength), max(2.0, strength)} <= set(table.index)
+    assert len(table) == (22 if strength == 0.35 else 21)
+    assert (table.loc[0.0] == 0).all()
+    at_plan = table.loc[strength].to_dict()
+    assert found.refined == {key: at_plan[key] for key in ("cross_entropy", "brier")}
+    assert found.metrics["change"].to_dict() == pytest.approx({k: at_plan[k] for k in found.metrics.index})
+    for tau in (table.index[3], table.index[-1]):
+        again = puma.forecast(case.project(), plan_for(tau), curvature=CURVATURE)
+        assert again.strengths.loc[tau].to_dict() == pytest.approx(table.loc[tau].to_dict())
+
+
+def test_metrics_of_another_split_have_its_name():
+    """So that Brier of the test rows is not taken for the held Brier of validation."""
+    case = trained()
+    project = case.project(test=puma.Split(*(part[:100] for part in case.train)))
+    apart, asked = (
+        puma.forecast(project, plan_for(), ["brier", extra], curvature=CURVATURE, split="test")
+        for extra in (puma.CrossEntropy(split="test"), puma.Brier(split="test"))
+    )
+    assert apart.strengths["brier on test"].to_list() == pytest.approx(asked.strengths["brier on test"])
+    assert apart.refined["brier"] != pytest.approx(apart.strengths["brier on test"][1.0])
+    assert apart.metrics["change"]["brier"] == pytest.approx(asked.refined["brier on test"])
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Number of rows of each forward-mode pass."""
+    counts, original = [], Engine.pushforward
+
+    def counted(engine, split, *rest):
+        counts.append(len(split))
+        return original(engine, split, *rest)
+
+    monkeypatch.setattr(Engine, "pushforward", counted)
+    return counts
+
+
+def test_one_pass_over_each_set_of_rows(passes):
+    project = trained().project()
+    some = (puma.CrossEntropy(rows=(0, 3)), puma.Brier(rows=(0, 3)))
+    puma.forecast(project, plan_for(), [*some, puma.Brier(split="train"), "brier"], curvature=CURVATURE)
+    assert sorted(passes) == [2, 15, 60]
+
+
+class Shifted(puma.CrossEntropy):
+    """Cross-entropy of inputs that are made, not given."""
+
+    key = "shifted"
+
+    def evaluation(self, engine):
+        data = super().evaluation(engine)
+        return puma.Split(data.inputs + 1, data.targets)
+
+
+def test_criteria_on_inputs_of_their_own_have_a_pass_of_their_own(passes, monkeypatch):
+    monkeypatch.setitem(puma.CRITERIA, "shifted", Shifted)
+    project = CONVEX["softmax"].project()
+    hold = (Shifted(), "cross_entropy")
+    plan = puma.PatchPlan(remove=(1, 2, 9), hold=hold, method="influence")
+    forecast, patch = (call(project, plan, curvature=CURVATURE) for call in (puma.forecast, puma.patch))
+    assert passes == [15, 15]
+    assert forecast.refined == pytest.approx(patch.measured)
+    assert forecast.refined["shifted"] != pytest.approx(forecast.refined["cross_entropy"], rel=1e-3)
+
+
 def test_a_regression_is_forecast_too():
-    """Its criteria at least: they are what the patch predicts."""
+    """Its criteria at least: they are what the patch predicts; it has no classes."""
     project = CASES["regression"].project()
     plan = puma.PatchPlan(remove=(1, 2), hold=("squared_error",), method="influence")
     forecast, patch = (call(project, plan, curvature=CURVATURE) for call in (puma.forecast, puma.patch))
     assert forecast.criteria == pytest.approx(patch.predicted)
+    assert forecast.strengths.columns.tolist() == ["squared_error"]
+    assert forecast.metrics.columns.tolist() == ["before", "predicted", "change"]
+    assert forecast.flips.columns.tolist() == ["row", "target", "before", "after"]
+    assert forecast.metrics.empty
+    assert forecast.flips.empty

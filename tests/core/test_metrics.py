@@ -8,7 +8,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, recall_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from puma_dash.core.evaluation.metrics import BINS, METRICS, metrics, per_class, per_row
+from puma_dash.core.evaluation.metrics import BINS, METRICS, metrics, metrics_from, per_class, per_row
 from puma_dash.core.evaluation.reliability import reliability
 from puma_dash.core.evaluation.statistics import (
     mcnemar_p,
@@ -54,6 +54,13 @@ def test_metrics(rows, dtype):
     third = multiclass_calibration_error(torch.tensor(p), torch.tensor(y), p.shape[1], n_bins=15)
     if p.max() < 1:  # torchmetrics gives a confidence of exactly 1 a sixteenth bin
         assert found["ece"] == pytest.approx(float(third), abs=1e-6)
+
+
+def test_metrics_from_rows_are_the_metrics(rows):
+    p, y = rows
+    found = metrics_from(per_row(p, y))
+    assert list(found) == list(METRICS)
+    assert found == pytest.approx(metrics(p, y), abs=1e-6)
 
 
 def test_metrics_of_a_perfect_model():

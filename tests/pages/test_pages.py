@@ -1,6 +1,9 @@
 """Each page in each state: empty, busy, failed, ready."""
 
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from puma_dash.ui import state
@@ -88,6 +91,25 @@ def test_explore_selects_marks_and_forecasts(open_page, prepared, psi):
     at.button(key="redo").click().run()
     assert len(now().remove) == 50
     assert button(at, "Patch 50 rows")
+
+
+def test_the_refined_forecast_is_drawn_against_strength(open_page, prepared, jobs, psi):
+    worst = tuple(sorted(np.argsort(psi)[:5].tolist()))
+    keep(Draft(remove=worst))
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    button(at, "Refine").click().run()
+    task, params = jobs.submitted[-1]
+    result = json.loads(json.dumps(prepared.forecast(params, lambda *_: None, None)))
+    assert task == "forecast"
+    assert result["refined"].keys() == {"cross_entropy"}
+    strengths = pd.DataFrame(**result["strengths"])
+    assert strengths["cross_entropy"][1.0] == pytest.approx(result["refined"]["cross_entropy"])
+    assert strengths["nll"][1.0] == pytest.approx(pd.DataFrame(**result["metrics"])["change"]["nll"])
+    jobs.now = {"status": "done", "result": result}
+    at.run()
+    assert not at.exception
+    assert len(at.get("plotly_chart")) == 2
+    assert "strength asked for" in texts(at)
 
 
 def test_upweighting_a_valuable_row_is_forecast_to_help(open_page, prepared, psi):

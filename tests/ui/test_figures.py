@@ -22,6 +22,7 @@ from puma_dash.ui.figures import (
     predicted_measured_figure,
     psi_limits,
     reliability_figure,
+    strength_figure,
     thumbnails,
 )
 
@@ -75,6 +76,8 @@ def every_figure():
     yield reliability_figure(bins(), bins((1, 1, 20, 410)), title=HOSTILE, n=432)
     yield histogram_figure(random.normal(size=5000), random.random(5000) < 0.1, title=HOSTILE)
     yield predicted_measured_figure({HOSTILE: -0.1, "b": 3.0}, {HOSTILE: -0.2}, title=HOSTILE)
+    lines = {HOSTILE: np.linspace(0, -1, 21), "b": np.linspace(0, 1, 21) ** 2}
+    yield strength_figure(np.linspace(0, 2, 21), lines, {HOSTILE: 0.0, "b": 0.1}, at=1.0, title=HOSTILE)
     yield class_figure([HOSTILE, "b"], [0.5, 0.6], [0.7, 0.5], title=HOSTILE, x_title=HOSTILE)
 
 
@@ -462,6 +465,24 @@ def test_predicted_and_measured_share_a_scale_within_a_criterion_and_show_their_
     assert len(predicted_measured_figure({}, {}, title="t").data) == 3
 
 
+def test_each_criterion_runs_along_strength_beside_its_rail():
+    strengths, changes = np.linspace(0, 2, 5), {"a": -np.arange(5.0), "b": np.arange(5.0) ** 2}
+    figure = strength_figure(strengths, changes, {"a": 0.5, "b": 3.0}, at=0.7, title="t")
+    assert [trace.name for trace in figure.data] == ["a", "a, rail", "b", "b, rail"]
+    for line, rail, name, limit in ((0, 1, "a", 0.5), (2, 3, "b", 3.0)):
+        np.testing.assert_array_equal(figure.data[line].x, strengths)
+        np.testing.assert_array_equal(figure.data[line].y, changes[name])
+        assert figure.data[rail].x.tolist() == [0, 2]
+        assert figure.data[rail].y.tolist() == [limit, limit]
+        assert figure.data[rail].line.dash == "dash"
+        assert figure.data[rail].line.color == figure.data[line].line.color
+    assert figure.data[0].line.color != figure.data[2].line.color
+    zero, asked = figure.layout.shapes
+    assert (zero.y0, zero.y1, asked.x0, asked.x1) == (0, 0, 0.7, 0.7)
+    many = {str(i): strengths for i in range(12)}
+    assert len(strength_figure(strengths, many, dict.fromkeys(many, 0), at=1, title="t").data) == 24
+
+
 def test_class_rates_run_from_the_top_in_the_order_given():
     figure = class_figure(["a", "b"], [0.5, np.nan], [0.75, 0.25], title="t", x_title="rate")
     before, after = (next(t for t in figure.data if t.name == name) for name in ("before", "after"))
@@ -526,6 +547,10 @@ def test_alternative_texts_say_what_is_seen():
     assert text.predicted_measured_alt({"a": -1, "b": 2}, {"a": -0.5}) == (
         "Change of each criterion, negative is better: "
         "a predicted -1, measured -0.5; b predicted +2, not measured."
+    )
+    assert text.strength_alt([0, 1, 2], {"a": [0, -1, -0.5], "b": [0, 2, 4]}, {"a": 0, "b": 3}, at=0.5) == (
+        "Predicted change against strength, 0 to 2: a -0.5 at 0.5, lowest at 1, keeps its rail; "
+        "b +1 at 0.5, lowest at 0, passes its rail of +3 at 2."
     )
     assert text.class_alt(["a", "b"], [0.5, 0.5], [0.6, 0.25], "Accuracy") == (
         "Accuracy of 2 classes before and after: from -25.0 points (b) to +10.0 points (a)."

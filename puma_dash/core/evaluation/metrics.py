@@ -80,6 +80,17 @@ def per_row(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, np.ndar
     }
 
 
+def metrics_from(rows: dict[str, np.ndarray]) -> dict[str, float]:
+    """Every metric of ``METRICS`` from what each row contributes: as ``metrics`` to rounding, but at once."""
+    gaps = np.bincount(rows["bin"], rows["correct"] - rows["confidence"])
+    return {
+        "accuracy": float(rows["correct"].mean()),
+        "nll": float(rows["nll"].mean()),
+        "brier": float(rows["brier"].mean()),
+        "ece": float(np.abs(gaps).sum() / len(rows["bin"])),
+    }
+
+
 def bin_numbers(confidence: np.ndarray) -> np.ndarray:
     """Number of the equal-width bin of each confidence (n,); closed on the left, as in torchmetrics."""
     edges = torch.linspace(0, 1, BINS + 1).numpy()
