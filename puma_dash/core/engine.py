@@ -240,19 +240,43 @@ class Engine:
             targets: (m,) labels used instead of the rows' own.
             theta: (p,) where; default theta_org.
         """
+        return self.weighted_loss(weights, rows, targets=targets, theta=theta)[1]
+
+    def weighted_loss(
+        self,
+        weights: Tensor,
+        rows: Tensor | None = None,
+        *,
+        targets: Tensor | None = None,
+        theta: Tensor | None = None,
+    ) -> tuple[float, Tensor]:
+        """sum_j w_j a_j l_j and its gradient (p,), in one pass; arguments as in ``weighted_gradient``."""
         rows, targets, base = self._training_rows(rows, targets)
         weights = weights.to(self.device, self.dtype) * base
         used = weights.nonzero().ravel()
         rows, targets, weights = rows[used.cpu()], targets[used], weights[used]
-        inputs = self.split("train").inputs
-        total = torch.zeros_like(self.theta)
+        return self.total(
+            lambda outputs, part: self.loss(outputs, targets[part]) * weights[part], rows, theta=theta
+        )
 
-        def add(part: slice) -> None:
+    def total(
+        self,
+        term: Callable[[Tensor, slice], Tensor],
+        rows: Tensor | None = None,
+        *,
+        theta: Tensor | None = None,
+    ) -> tuple[float, Tensor]:
+        """The sum over training rows of ``term(outputs (b, c), part) -> (b,)``, and its gradient (p,)."""
+        rows = torch.arange(self.n) if rows is None else rows
+        inputs, gradient = self.split("train").inputs, torch.zeros_like(self.theta)
+
+        def add(part: slice) -> float:
             leaf, outputs = self._recorded(self._pick(inputs, rows[part]), theta)
-            total.add_(self._gradient(self.loss(outputs, targets[part]), leaf, weights[part]))
+            terms = term(outputs, part)
+            gradient.add_(self._gradient(terms, leaf, torch.ones_like(terms)))
+            return float(terms.detach().double().sum())
 
-        self.over(len(rows), add)
-        return total
+        return sum(self.over(len(rows), add)), gradient
 
     @torch.no_grad()
     def losses(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from puma_dash.core.curvature.base import Curvature, Inverse, Solution
@@ -29,6 +29,8 @@ __all__ = [
 DENSE_PARAMETERS = 4_000
 DENSE_PRODUCTS = 2e10
 """Auto takes the dense matrix while n c p^2 multiplications stay below this (about a second on one core)."""
+PATCH_FIDELITY = 0.95
+"""A direction with this correlation to the exact one costs a quarter and loses a tenth of its effect."""
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,10 @@ def inverse_of(engine: Engine, curvature: str | Curvature) -> Inverse:
     if chosen not in engine.memo:
         engine.memo[chosen] = chosen(engine)
     return engine.memo[chosen]
+
+
+def for_patches(curvature: str | Curvature) -> Curvature:
+    """The same B solved to the fidelity that a patch needs, whose effect is measured; tolerances stay."""
+    chosen = resolve(CURVATURES, curvature, "curvature")
+    fidelity = getattr(chosen, "fidelity", None)
+    return chosen if fidelity is None else replace(chosen, fidelity=min(fidelity, PATCH_FIDELITY))

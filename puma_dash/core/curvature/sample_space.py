@@ -66,15 +66,15 @@ def preconditioner(engine: Engine, shift: float, count: int | None = None) -> Sa
     count = count if count is not None else max(1, min(MOST_ROWS, engine.n // SHARE))
     if count == 0 or shift <= 0:
         return None
-    rows, gram, _ = gradients(engine, count)
-    if not rows.blocks:
-        return None
-    first = _factor(gram, shift)
-    if first is None:
-        return None
-    unseen = math.exp(2 * float(first.diagonal().log().mean()))
-    factor = _factor(gram, unseen)
-    return None if factor is None else SampleSpace(rows, factor, unseen)
+    key = ("preconditioner", shift, count)
+    if key not in engine.memo:
+        rows, gram, _ = gradients(engine, count)
+        factor, unseen = _factor(gram, shift) if rows.blocks else None, shift
+        if factor is not None:
+            unseen = math.exp(2 * float(factor.diagonal().log().mean()))
+            factor = _factor(gram, unseen)
+        engine.memo[key] = None if factor is None else SampleSpace(rows, factor, unseen)
+    return engine.memo[key]
 
 
 def sample_inverse(engine: Engine, shift: float, count: int) -> SampleSpace | None:
