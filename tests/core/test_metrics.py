@@ -172,6 +172,6 @@ def test_no_change_has_no_width():
 
 def test_row_interval():
     values = np.random.default_rng(0).standard_normal(400)
-    low, high = row_interval(lambda rows: float(values[rows].mean()), 400, level=0.5)
+    low, high = row_interval(lambda rows: float(values[rows].mean()), np.zeros(400), level=0.5)
     expected = norm.interval(0.5, values.mean(), values.std() / 20)
     np.testing.assert_allclose((low, high), expected, atol=0.01)

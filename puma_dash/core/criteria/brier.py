@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn.functional import one_hot
 
-from puma_dash.core.criteria.base import Criterion
+from puma_dash.core.criteria.base import RowMean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from puma_dash.core.types import Split
 
 
-class Brier(Criterion):
+class Brier(RowMean):
     """C = mean over rows of sum_k (p_k - [y = k])^2, from 0 to 2."""
 
     key = "brier"
@@ -23,8 +23,8 @@ class Brier(Criterion):
     unit = "squared probability"
     reference = "Brier (1950), Verification of forecasts expressed in terms of probability"
 
-    def __call__(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
-        """C () of ``outputs`` (m, c)."""
+    def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
+        """Squared distances (m,) of ``outputs`` (m, c)."""
         p = loss.probabilities(outputs)
         truth = one_hot(data.targets, p.shape[1]).to(p)
-        return (p - truth).square().sum(-1).mean()
+        return (p - truth).square().sum(-1)
