@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from puma_dash.core.criteria import Criterion, RowMean, resolve_criterion
+from puma_dash.core.criteria import Criterion, resolve_criterion
 from puma_dash.core.engine import Engine, engine_of
 from puma_dash.core.evaluation.metrics import METRICS, metrics, per_class, per_row
 from puma_dash.core.evaluation.reliability import reliability
@@ -143,19 +143,18 @@ def _criterion_interval(
     criterion: Criterion, data: Split, before: Engine, after: Engine, seed: int
 ) -> tuple[float, float]:
     """Bootstrap interval of the criterion's change, resampling its evaluation rows ``data``."""
-    old, new, loss = before.outputs(data), after.outputs(data), before.loss
-    strata = criterion.strata(data)
-    if isinstance(criterion, RowMean):
-        changes = criterion.per_row(new, data, loss) - criterion.per_row(old, data, loss)
-        each = changes.double().numpy(force=True)
-        return row_interval(lambda rows: float(each[rows].mean()), strata, seed=seed)
-    without_inputs = dataclasses.replace(data, inputs=data.targets)  # nothing large is copied
+    old, new = (
+        criterion.per_row(engine.outputs(data), data, engine.loss).cpu() for engine in (before, after)
+    )
 
     def change(rows: np.ndarray) -> float:
-        index, drawn = torch.as_tensor(rows, device=old.device), without_inputs.take(rows)
-        return float(criterion(new[index], drawn, loss) - criterion(old[index], drawn, loss))
+        times = torch.from_numpy(np.bincount(rows, minlength=len(data))).to(new) / len(data)
+        return float(
+            criterion.of_means(torch.tensordot(times, new, 1))
+            - criterion.of_means(torch.tensordot(times, old, 1))
+        )
 
-    return row_interval(change, strata, seed=seed)
+    return row_interval(change, criterion.strata(data), seed=seed)
 
 
 def _marked(before: Engine, after: Engine, plan: PatchPlan) -> pd.DataFrame:

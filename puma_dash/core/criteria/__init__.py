@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from puma_dash.core.criteria.base import Criterion, RowMean
+from puma_dash.core.criteria.base import Criterion
 from puma_dash.core.criteria.brier import Brier
 from puma_dash.core.criteria.calibration import Calibration
 from puma_dash.core.criteria.cross_entropy import CrossEntropy
@@ -29,7 +29,6 @@ __all__ = [
     "EqualizedOdds",
     "Margin",
     "MeanSquaredError",
-    "RowMean",
     "WorstGroup",
     "resolve_criterion",
     "usable_criteria",

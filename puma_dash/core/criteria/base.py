@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class Criterion(Described, ABC):
     """A scalar C(theta), lower is better, of the outputs on chosen evaluation rows.
 
+    Every one is a function of means over rows, so that a resample of rows costs a product with its weights.
     ``rows``, ``of_class`` and ``group`` restrict it, together to the rows that all of them name: "which
     training rows caused these errors?"
 
@@ -165,20 +166,16 @@ class Criterion(Described, ABC):
         return np.zeros(len(data), dtype=np.int64)
 
     @abstractmethod
+    def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
+        """What each row contributes (m, ...), from ``outputs`` (m, c) on the rows ``data``."""
+
+    def of_means(self, means: Tensor) -> Tensor:
+        """C () of the means (...) over rows of what they contribute."""
+        return means
+
     def __call__(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
         """C () of ``outputs`` (m, c) on the rows ``data`` of a model trained with ``loss``."""
-
-
-class RowMean(Criterion):
-    """A criterion that is the mean of one number per row."""
-
-    @abstractmethod
-    def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
-        """What each row contributes (m,)."""
-
-    def __call__(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
-        """C () of ``outputs`` (m, c): the mean of what the rows contribute."""
-        return self.per_row(outputs, data, loss).mean()
+        return self.of_means(self.per_row(outputs, data, loss).mean(0))
 
 
 def class_number(project: Project, value: int | str) -> int:

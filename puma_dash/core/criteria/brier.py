@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn.functional import one_hot
 
-from puma_dash.core.criteria.base import RowMean
+from puma_dash.core.criteria.base import Criterion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from puma_dash.core.types import Split
 
 
-class Brier(RowMean):
+class Brier(Criterion):
     """C = mean over rows of sum_k (p_k - [y = k])^2, from 0 to 2."""
 
     key = "brier"

@@ -50,14 +50,17 @@ class Calibration(Criterion):
         default=1, metadata={"help": "1: mean gap; 2: root mean squared gap.", "min": 1, "max": 2}
     )
 
-    def __call__(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
-        """C () of ``outputs`` (m, c)."""
+    def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
+        """Shares of the row in the bins, and its gap in these shares (m, 2, bins)."""
         confidence, predicted = loss.probabilities(outputs).max(-1)  # (m,)
         right = (predicted == data.targets).to(confidence)
         centres = (torch.arange(self.bins).to(confidence) + 0.5) / self.bins
         shares = (-(confidence[:, None] - centres).square() / self.temperature).softmax(-1)  # (m, bins)
-        tiny = torch.finfo(confidence.dtype).tiny  # of a bin without rows, and of no gap at all
-        sizes = shares.sum(0)
-        gaps = (right - confidence) @ shares / sizes.clamp_min(tiny)  # (bins,)
-        total = sizes @ gaps.abs() ** self.norm / len(outputs)
+        return torch.stack([shares, shares * (right - confidence)[:, None]], dim=1)
+
+    def of_means(self, means: Tensor) -> Tensor:
+        """C () of the sizes of the bins and their gaps (2, bins)."""
+        tiny = torch.finfo(means.dtype).tiny  # for a bin without rows, and for no gap at all
+        sizes, gaps = means
+        total = sizes @ (gaps / sizes.clamp_min(tiny)).abs() ** self.norm
         return total if self.norm == 1 else total.clamp_min(tiny).sqrt()

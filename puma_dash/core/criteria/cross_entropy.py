@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from puma_dash.core.criteria.base import RowMean
+from puma_dash.core.criteria.base import Criterion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from puma_dash.core.types import Split
 
 
-class CrossEntropy(RowMean):
+class CrossEntropy(Criterion):
     """C = mean over rows of -log p_y, in nats."""
 
     key = "cross_entropy"

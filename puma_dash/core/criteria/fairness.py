@@ -6,7 +6,7 @@ predictions; where every probability is 0 or 1 both are the same number. Rows wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from puma_dash.core.engine import Engine
     from puma_dash.core.objective import Loss
     from puma_dash.core.types import Project
 
@@ -82,11 +81,6 @@ class Grouped(Criterion):
                 f"{listing(map(str, own)) or 'none'}; try another attribute, or fewer restrictions."
             )
 
-    def evaluation(self, engine: Engine) -> Split:
-        """The rows it is evaluated on, with nothing of their columns but the groups."""
-        data = super().evaluation(engine)
-        return replace(data, groups=self.labels(data).to_frame(), meta=None)
-
 
 @dataclass(frozen=True)
 class WorstGroup(Grouped):
@@ -116,9 +110,13 @@ class WorstGroup(Grouped):
             )
         super().check(project)
 
-    def __call__(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
-        """C () of ``outputs`` (m, c)."""
-        return group_means(loss(outputs, data.targets), self.codes(data)).max()
+    def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
+        """In which group the row is, and its loss there (m, 2, groups)."""
+        return in_groups(loss(outputs, data.targets), self.codes(data))
+
+    def of_means(self, means: Tensor) -> Tensor:
+        """C () of the groups' sizes and sums (2, groups)."""
+        return group_means(means).max()
 
 
 @dataclass(frozen=True)
@@ -143,10 +141,15 @@ class DemographicParity(Grouped):
                 f"expected positive to be a class from 0 to {classes - 1}, but got {self.positive!r}."
             )
 
-    def __call__(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
-        """C () of ``outputs`` (m, c)."""
+    def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
+        """In which group the row is, and its probability there (m, 2, groups)."""
         p = loss.probabilities(outputs)
-        return gap(p[:, self._number(p.shape[1])], self.codes(data))
+        return in_groups(p[:, self._number(p.shape[1])], self.codes(data))
+
+    def of_means(self, means: Tensor) -> Tensor:
+        """C () of the groups' sizes and sums (..., 2, groups): the largest gap."""
+        rates = group_means(means)
+        return (rates.amax(-1) - rates.amin(-1)).max()
 
     def _number(self, classes: int) -> int:
         """The number of the positive class."""
@@ -180,27 +183,30 @@ class EqualizedOdds(DemographicParity):
         targets = data.targets.numpy(force=True)
         return self.codes(data) * (targets.max() + 1) + targets
 
-    def __call__(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
-        """C () of ``outputs`` (m, c)."""
-        p, codes = loss.probabilities(outputs), self.codes(data)
-        truth, number = self._truth(data, p.shape[1]), self._number(p.shape[1])
-        among = [gap(p[rows, number], codes[rows.numpy(force=True)]) for rows in (truth, ~truth)]
-        return torch.stack(among).max()
+    def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
+        """In which group the row is, and its probability there, by truth (m, 2, 2, groups)."""
+        known = super().per_row(outputs, data, loss)
+        truth = self._truth(data, loss.probabilities(outputs).shape[1])
+        return known[:, None] * torch.stack([truth, ~truth], dim=1)[:, :, None, None]
 
     def _truth(self, data: Split, classes: int) -> Tensor:
         """Bool (m,): which rows are of the positive class."""
         return data.targets == self._number(classes)
 
 
-def group_means(values: Tensor, codes: np.ndarray) -> Tensor:
-    """Mean (groups,) of ``values`` (m,) in each group of ``codes`` (m,); rows of code -1 are in none."""
-    known = torch.from_numpy(codes >= 0).to(values.device)
-    groups = torch.from_numpy(codes).to(values.device)[known]
-    counts = groups.bincount()
-    return torch.zeros_like(counts, dtype=values.dtype).index_add(0, groups, values[known]) / counts
+def in_groups(values: Tensor, codes: np.ndarray) -> Tensor:
+    """1 and the value of each row in the column of its group, else 0 (m, 2, groups).
+
+    Args:
+        values: (m,)
+        codes: (m,) numbers of the groups; rows of code -1 are in none.
+    """
+    groups = torch.arange(int(codes.max()) + 1, device=values.device)
+    member = (torch.from_numpy(codes).to(values.device)[:, None] == groups).to(values)  # (m, groups)
+    return torch.stack([member, member * values[:, None]], dim=1)
 
 
-def gap(values: Tensor, codes: np.ndarray) -> Tensor:
-    """Largest difference () between the groups' means of ``values`` (m,)."""
-    means = group_means(values, codes)
-    return means.max() - means.min()
+def group_means(means: Tensor) -> Tensor:
+    """Mean value (..., groups) of each group, from what ``in_groups`` gives on average (..., 2, groups)."""
+    sizes, sums = means.unbind(-2)
+    return sums / sizes

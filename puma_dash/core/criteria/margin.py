@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from puma_dash.core.criteria.base import RowMean
+from puma_dash.core.criteria.base import Criterion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Margin(RowMean):
+class Margin(Criterion):
     """C = mean over rows of sigmoid(-(z_y - max_{k != y} z_k) / temperature); 1 - accuracy in the limit 0."""
 
     key = "margin"

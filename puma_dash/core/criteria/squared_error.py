@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from puma_dash.core.criteria.base import RowMean
+from puma_dash.core.criteria.base import Criterion
 from puma_dash.core.objective import SquaredError
 from puma_dash.core.types import ProjectError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from puma_dash.core.types import Project, Split
 
 
-class MeanSquaredError(RowMean):
+class MeanSquaredError(Criterion):
     """C = mean over rows and outputs of (f - y)^2, in squared units of the target."""
 
     key = "squared_error"
