@@ -35,6 +35,10 @@ RESTRICTIONS = {
     "a group": ({"group": ("sex", "f")}, SEX == "f"),
     "a column of meta": ({"group": ("age", 3)}, AGE == 3),
     "rows of a group": ({"group": ("sex", "m"), "rows": (0, 1, 2, 4)}, np.isin(np.arange(15), (1, 2, 4))),
+    "rows of a class": (
+        {"of_class": 2, "rows": range(9)},
+        (SOFTMAX.validation[1] == 2) & (np.arange(15) < 9),
+    ),
     "a group of a class": (
         {"group": ("sex", "m"), "of_class": 0},
         (SEX == "m") & (SOFTMAX.validation[1] == 0),
@@ -102,6 +106,7 @@ def test_names_are_unique_and_equal_criteria_are_equal():
     assert puma.Brier(rows=puma.Selection([3, 1], "lasso")) == puma.Brier(rows=(1, 3))
     assert puma.Brier(rows=[3, 1]).name == puma.Brier(rows=(1, 3)).name
     assert puma.Brier(group=["age", np.int64(3)]) == puma.Brier(group=("age", 3))
+    assert puma.Brier(group=("age", np.int64(3))).name == puma.Brier(group=("age", 3)).name
     assert puma.Brier(of_class=np.int64(2)).name == puma.Brier(of_class=2).name
 
 
