@@ -92,6 +92,9 @@ def test_a_patch_is_measured_on_the_examples_of_the_model_before(split):
     anew = Engine(project.with_model(patch.model))
     kept = puma.Adversarial().evaluation(engine_of(project))
     assert anew.criterion(puma.Adversarial(), data=kept) < anew.criterion(puma.Adversarial())
+    assert anew.criterion_gradient(puma.Adversarial(), data=kept)[0] == pytest.approx(
+        anew.criterion(puma.Adversarial(), data=kept)
+    )
 
 
 def test_token_ids_are_refused():
