@@ -83,7 +83,7 @@ def settings(here: Context, rows: Rows, draft: Draft) -> None:
     st.caption(text.METHOD_NOTES[method])
     chosen = {"method": method}
     if method == "puma":
-        chosen |= puma_settings(last)
+        chosen |= puma_settings(here.criteria, last)
     elif method == "influence":
         chosen["strength"] = strength_slider(last)
     device = device_choice()
@@ -111,20 +111,20 @@ def settings(here: Context, rows: Rows, draft: Draft) -> None:
         chart(figure, alt, text.READ_HISTOGRAM, key="psi-histogram")
 
 
-def puma_settings(last: dict) -> dict:
+def puma_settings(criteria: dict, last: dict) -> dict:
     """What only PUMA takes: what must hold, strength, steps, compensation."""
     hold = st.multiselect(
         "Must not get worse",
-        list(text.CRITERIA),
-        default=last["hold"],
-        format_func=text.CRITERIA.get,
+        list(criteria),
+        default=[name for name in last["hold"] if name in criteria],
+        format_func=lambda name: criteria[name]["label"],
         key="hold",
         help="Measured on validation after the patch; PUMA compensates more, then lowers the strength.",
     )
     tolerance = {}
     for name in hold:
         tolerance[name] = st.number_input(
-            f"{text.CRITERIA[name]}: may get worse by",
+            f"{criteria[name]['label']}: may get worse by ({criteria[name]['unit']})",
             0.0,
             10.0,
             last["tolerance"].get(name, 0.0),

@@ -13,7 +13,18 @@ from puma_dash._version import __version__
 if TYPE_CHECKING:
     from puma_dash.core.api import apply, load, patch, value
     from puma_dash.core.comparison import compare
-    from puma_dash.core.criteria import CRITERIA, Brier, CrossEntropy, MeanSquaredError
+    from puma_dash.core.criteria import (
+        CRITERIA,
+        Adversarial,
+        Brier,
+        Calibration,
+        CrossEntropy,
+        DemographicParity,
+        EqualizedOdds,
+        Margin,
+        MeanSquaredError,
+        WorstGroup,
+    )
     from puma_dash.core.curvature import CURVATURES, ConjugateGradient, Dense
     from puma_dash.core.demos import DEMOS
     from puma_dash.core.embedding import EMBEDDINGS
@@ -40,7 +51,18 @@ if TYPE_CHECKING:
 _HOMES = {
     "puma_dash.core.api": ("apply", "load", "patch", "value"),
     "puma_dash.core.comparison": ("compare",),
-    "puma_dash.core.criteria": ("CRITERIA", "Brier", "CrossEntropy", "MeanSquaredError"),
+    "puma_dash.core.criteria": (
+        "CRITERIA",
+        "Adversarial",
+        "Brier",
+        "Calibration",
+        "CrossEntropy",
+        "DemographicParity",
+        "EqualizedOdds",
+        "Margin",
+        "MeanSquaredError",
+        "WorstGroup",
+    ),
     "puma_dash.core.curvature": ("CURVATURES", "ConjugateGradient", "Dense"),
     "puma_dash.core.demos": ("DEMOS",),
     "puma_dash.core.embedding": ("EMBEDDINGS",),
@@ -75,14 +97,19 @@ __all__ = [
     "UNLEARNERS",
     "VALUATIONS",
     "AdamRecipe",
+    "Adversarial",
     "Brier",
+    "Calibration",
     "Cancelled",
     "Comparison",
     "ConjugateGradient",
     "CrossEntropy",
+    "DemographicParity",
     "Dense",
+    "EqualizedOdds",
     "Forecast",
     "InfluenceRemoval",
+    "Margin",
     "MeanSquaredError",
     "Patch",
     "PatchPlan",
@@ -93,6 +120,7 @@ __all__ = [
     "Selection",
     "Split",
     "Valuation",
+    "WorstGroup",
     "__version__",
     "apply",
     "compare",

@@ -149,8 +149,11 @@ def patch(
     method = resolve_unlearner(plan.method)
     update = method(engine, plan, curvature, seed)
     patched = Engine(project.with_model(update.model), device=engine.device)
-    before = {criterion.name: engine.criterion(criterion) for criterion in criteria}
-    after = {criterion.name: patched.criterion(criterion) for criterion in criteria}
+    before, after = {}, {}
+    for criterion in criteria:
+        data = criterion.evaluation(engine)  # the same rows for both, also where they depend on the model
+        before[criterion.name] = engine.criterion(criterion, data=data)
+        after[criterion.name] = patched.criterion(criterion, data=data)
     return Patch(
         model=update.model,
         plan=plan,

@@ -101,22 +101,22 @@ def _flips(before: np.ndarray, after: np.ndarray, targets: np.ndarray) -> pd.Dat
 def _verdicts(patch: Patch, split: str, before: Engine, after: Engine, seed: int) -> pd.DataFrame:
     """One row per held criterion: predicted, measured, tolerance, interval of the change, verdict.
 
-    Criteria on all rows of validation, where patches are tuned, are judged on ``split``.
+    Criteria on all rows of validation, where patches are tuned, are judged on ``split``, if they can be.
     """
     import pandas as pd
 
     rows = []
     for hold in patch.plan.hold:
         held = resolve_criterion(hold)
-        elsewhere = held.rows is None and held.split == "validation" != split
-        criterion = dataclasses.replace(held, split=split) if elsewhere else held
+        criterion = _on(held, split, before.project)
+        data = criterion.evaluation(before)  # adversarial examples stay those of the model before
         tolerance = patch.plan.tolerance.get(held.name, 0.0)
-        low, high = _criterion_interval(criterion, before, after, seed)
+        low, high = _criterion_interval(criterion, data, before, after, seed)
         rows.append(
             {
                 "criterion": criterion.name,
-                "predicted": np.nan if elsewhere else patch.predicted.get(held.name, np.nan),
-                "measured": after.criterion(criterion) - before.criterion(criterion),
+                "predicted": patch.predicted.get(held.name, np.nan) if criterion == held else np.nan,
+                "measured": after.criterion(criterion, data=data) - before.criterion(criterion, data=data),
                 "tolerance": tolerance,
                 "low": low,
                 "high": high,
@@ -127,21 +127,34 @@ def _verdicts(patch: Patch, split: str, before: Engine, after: Engine, seed: int
     return pd.DataFrame(rows, columns=columns)
 
 
+def _on(held: Criterion, split: str, project: Project) -> Criterion:
+    """``held`` on ``split``; as it is where it names another split or rows, or ``split`` lacks its groups."""
+    if held.rows is not None or held.split != "validation":
+        return held
+    moved = dataclasses.replace(held, split=split)
+    try:
+        moved.check(project)
+    except ProjectError:
+        return held
+    return moved
+
+
 def _criterion_interval(
-    criterion: Criterion, before: Engine, after: Engine, seed: int
+    criterion: Criterion, data: Split, before: Engine, after: Engine, seed: int
 ) -> tuple[float, float]:
-    """Bootstrap interval of the criterion's change, resampling its evaluation rows."""
-    data = criterion.evaluation(before)
-    old, new = before.outputs(data), after.outputs(data)
+    """Bootstrap interval of the criterion's change, resampling its evaluation rows ``data``."""
+    old, new = (
+        criterion.per_row(engine.outputs(data), data, engine.loss).cpu() for engine in (before, after)
+    )
 
     def change(rows: np.ndarray) -> float:
-        index = torch.as_tensor(rows, device=old.device)
-        groups = None if data.groups is None else data.groups.iloc[rows]
-        drawn = Split(index, data.targets[index], groups=groups)
-        difference = criterion(new[index], drawn, before.loss) - criterion(old[index], drawn, before.loss)
-        return float(difference)
+        times = torch.from_numpy(np.bincount(rows, minlength=len(data))).to(new) / len(data)
+        return float(
+            criterion.of_means(torch.tensordot(times, new, 1))
+            - criterion.of_means(torch.tensordot(times, old, 1))
+        )
 
-    return row_interval(change, len(data), seed=seed)
+    return row_interval(change, criterion.strata(data), seed=seed)
 
 
 def _marked(before: Engine, after: Engine, plan: PatchPlan) -> pd.DataFrame:

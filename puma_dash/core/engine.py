@@ -187,15 +187,19 @@ class Engine:
         """Class probabilities (m, classes) of ``outputs`` (m, c), as an array."""
         return self.loss.probabilities(outputs).numpy(force=True)
 
-    def criterion(self, criterion: Criterion, theta: Tensor | None = None) -> float:
-        """C(theta), lower is better, in the criterion's unit."""
-        data = criterion.evaluation(self)
+    def criterion(
+        self, criterion: Criterion, theta: Tensor | None = None, *, data: Split | None = None
+    ) -> float:
+        """C(theta), lower is better, in its unit, on ``data``: its rows as another engine evaluated them."""
+        data = criterion.evaluation(self) if data is None else data
         with torch.no_grad():
             return float(criterion(self.outputs(data, theta), data, self.loss))
 
-    def criterion_gradient(self, criterion: Criterion, theta: Tensor | None = None) -> tuple[float, Tensor]:
+    def criterion_gradient(
+        self, criterion: Criterion, theta: Tensor | None = None, *, data: Split | None = None
+    ) -> tuple[float, Tensor]:
         """C(theta) and grad C (p,): the gradient in the outputs first, then one pullback."""
-        data = criterion.evaluation(self)
+        data = criterion.evaluation(self) if data is None else data
         outputs = self.outputs(data, theta).requires_grad_()
         value = criterion(outputs, data, self.loss)
         (cotangent,) = torch.autograd.grad(value, outputs)

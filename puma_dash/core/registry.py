@@ -26,6 +26,8 @@ class Described:
             if "choices" in told and value not in told["choices"].split():
                 words = ", ".join(told["choices"].split())
                 raise ProjectError(f"expected {entry.name} to be one of {words}, but got {value!r}.")
+            if type(entry.default) is int and isinstance(value, float):
+                raise ProjectError(f"expected {entry.name} to be a whole number, but got {value!r}.")
             if {"min", "max"} & set(told) and isinstance(value, int | float):
                 low, high = told.get("min", -float("inf")), told.get("max", float("inf"))
                 if not low <= value <= high:

@@ -153,6 +153,8 @@ class Project:
             split = getattr(self, split_name)
             for part in () if split is None else ("inputs", "targets", "weights"):
                 _feed(digest, f"{split_name}.{part}", getattr(split, part))
+            if split is not None and split.groups is not None:
+                digest.update(_frame(split.groups))
         return digest.hexdigest()
 
 
@@ -312,6 +314,13 @@ def _feed(digest: Any, name: str, value: Tensor | None) -> None:
     array = value.detach().cpu().contiguous()
     digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}".encode())
     digest.update(array.reshape(-1).view(torch.uint8).numpy().data if array.numel() else b"")
+
+
+def _frame(frame: pd.DataFrame) -> bytes:
+    """Names and contents of a table."""
+    from pandas.util import hash_pandas_object
+
+    return repr(list(frame.columns)).encode() + hash_pandas_object(frame, index=False).to_numpy().tobytes()
 
 
 def _join(left: str, word: str, right: str) -> str:

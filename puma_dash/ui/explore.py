@@ -11,7 +11,6 @@ import streamlit as st
 from puma_dash.core.first_order import predicted_change
 from puma_dash.ui.figures import thumbnails
 from puma_dash.ui.state import Context, entry
-from puma_dash.ui.text import CRITERIA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +131,9 @@ def column_label(name: str) -> str:
 
 def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
     """Everything the map can be coloured by."""
-    found = {f"psi of {label}": Colouring(rows, criterion=key) for key, label in CRITERIA.items()}
+    found = {
+        f"psi of {facts['label']}": Colouring(rows, criterion=key) for key, facts in here.criteria.items()
+    }
     right = (rows.target == rows.predicted).astype(np.int32)
     found["label"] = Colouring(rows, values=rows.target, categories=rows.classes, title="label")
     found["prediction"] = Colouring(rows, values=rows.predicted, categories=rows.classes, title="prediction")

@@ -96,6 +96,12 @@ class Context:
         return entry(self.index.overview) if self.index.overview else None
 
     @property
+    def criteria(self) -> dict[str, dict[str, str]]:
+        """Label and unit of each criterion that the prepared project can use, by registry key."""
+        known = {} if self.overview is None else self.overview.info["criteria"]
+        return {key: facts for key, facts in known.items() if facts["refused"] is None}
+
+    @property
     def project(self) -> str:
         """What the draft belongs to: a source at a version."""
         return f"{self.source} {self.version}"

@@ -176,10 +176,6 @@ DEMOS = {
         "Try radial",
     ),
 }
-CRITERIA = {
-    "cross_entropy": "cross-entropy",
-    "brier": "Brier score",
-}
 VERDICTS = {"pass": "✓ pass", "fail": "✗ fail", "inconclusive": "? inconclusive"}
 INTENTS = {"unseen": "as if never seen", "forget": "forget"}
 STEPS_HELP = (

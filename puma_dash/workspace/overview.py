@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from puma_dash.core.criteria import CRITERIA, usable_criteria
 from puma_dash.core.engine import Engine
 from puma_dash.core.evaluation.metrics import metrics
 from puma_dash.core.evaluation.reliability import reliability
@@ -51,6 +52,10 @@ def overview_of(
         "inputs": list(train.inputs.shape[1:]),
         "rows": {"train": len(train), "validation": len(validation), "test": len(project.test or ())},
         "columns": columns,
+        "criteria": {
+            key: {"label": CRITERIA[key].label, "unit": CRITERIA[key].unit, "refused": reason}
+            for key, reason in usable_criteria(project).items()
+        },
         "metrics": metrics(held_out, truth),
         "reliability": reliability(held_out, truth).to_dict("list"),
         "summary": _summary(project),

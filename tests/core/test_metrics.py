@@ -179,6 +179,24 @@ def test_no_change_has_no_width():
 
 def test_row_interval():
     values = np.random.default_rng(0).standard_normal(400)
-    low, high = row_interval(lambda rows: float(values[rows].mean()), 400, level=0.5)
+    low, high = row_interval(lambda rows: float(values[rows].mean()), np.zeros(400), level=0.5)
     expected = norm.interval(0.5, values.mean(), values.std() / 20)
     np.testing.assert_allclose((low, high), expected, atol=0.01)
+
+
+def test_a_resample_keeps_its_strata():
+    """Between strata nothing varies, and the order of the rows does not matter."""
+    rng = np.random.default_rng(0)
+    strata = rng.permutation(np.repeat([-1, 0, 3], [100, 250, 50]))
+    values = rng.standard_normal(400) + 10 * strata
+    seen = []
+
+    def mean(rows):
+        seen.append(np.bincount(strata[rows] + 1))
+        return float(values[rows].mean())
+
+    low, high = row_interval(mean, strata, level=0.5)
+    variance = sum(values[strata == k].var() * (strata == k).sum() for k in (-1, 0, 3)) / 400**2
+    expected = norm.interval(0.5, values.mean(), variance**0.5)
+    np.testing.assert_allclose((low, high), expected, atol=0.01)
+    assert np.unique(seen, axis=0).tolist() == [[100, 250, 0, 0, 50]]

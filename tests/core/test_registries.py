@@ -71,7 +71,17 @@ def test_numbers_outside_their_range_are_refused(kind, fields):
 
 def test_keys_are_the_fixed_ones():
     """design.md, section 4: names may be added, never changed."""
-    assert {"cross_entropy", "brier"} <= set(puma.CRITERIA)
+    assert {
+        "cross_entropy",
+        "brier",
+        "calibration",
+        "margin",
+        "worst_group",
+        "demographic_parity",
+        "equalized_odds",
+        "adversarial",
+    } <= set(puma.CRITERIA)
+    assert all(kind.key == key for key, kind in puma.CRITERIA.items())
     assert {"auto", "dense", "conjugate_gradient"} <= set(puma.CURVATURES)
     assert {"psi", "gradient_dot", "loss", "random"} <= set(puma.VALUATIONS)
     assert {"puma", "influence", "retrain"} <= set(puma.UNLEARNERS)

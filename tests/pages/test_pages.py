@@ -152,6 +152,42 @@ def test_psi_of_another_criterion_is_computed_on_request(open_page, prepared, jo
     assert (task, params["criterion"]) == ("value", "brier")
 
 
+USABLE = {
+    "cross_entropy": "cross-entropy",
+    "brier": "Brier score",
+    "calibration": "calibration (soft-binned ECE)",
+    "margin": "margin (smooth error rate)",
+    "worst_group": "worst group's cross-entropy",
+    "adversarial": "adversarial cross-entropy (PGD)",
+}
+
+
+def test_criteria_are_offered_where_the_project_can_use_them(open_page, prepared):
+    """Radial has no groups: no gap between groups can be shown or held."""
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    offered = [option for option in at.selectbox(key="colour").options if option.startswith("psi of ")]
+    assert offered == [f"psi of {label}" for label in USABLE.values()]
+    keep(Draft(remove=(1, 2, 3)))
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert at.multiselect(key="hold").options == list(USABLE.values())
+    at.multiselect(key="hold").set_value(list(USABLE)).run()
+    assert not at.exception
+    told = [at.number_input(key=f"tolerance-{key}").label for key in USABLE]
+    assert "worst group's cross-entropy: may get worse by (nats)" in told
+    assert "margin (smooth error rate): may get worse by (fraction of rows)" in told
+
+
+def test_every_criterion_offered_can_be_held(open_page, prepared, psi):
+    worst = tuple(np.argsort(psi)[:5].tolist())
+    name = patched(prepared, remove=worst, hold=list(USABLE), tolerance={key: 1.0 for key in USABLE})
+    keep(patch=name)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert not at.exception
+    verdicts = next(d.value for d in at.dataframe if "verdict" in d.value)
+    assert verdicts["criterion"].tolist() == list(USABLE)
+    assert set(verdicts["verdict"]) == {"✓ pass"}
+
+
 def test_a_column_of_the_data_never_passes_for_one_of_ours():
     from puma_dash.ui.explore import column_label
 

@@ -23,8 +23,8 @@ class Brier(Criterion):
     unit = "squared probability"
     reference = "Brier (1950), Verification of forecasts expressed in terms of probability"
 
-    def __call__(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
-        """C () of ``outputs`` (m, c)."""
+    def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
+        """Squared distances (m,) of ``outputs`` (m, c)."""
         p = loss.probabilities(outputs)
         truth = one_hot(data.targets, p.shape[1]).to(p)
-        return (p - truth).square().sum(-1).mean()
+        return (p - truth).square().sum(-1)

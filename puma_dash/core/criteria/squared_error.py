@@ -6,26 +6,31 @@ from typing import TYPE_CHECKING
 
 from puma_dash.core.criteria.base import Criterion
 from puma_dash.core.objective import SquaredError
-from puma_dash.core.types import ProjectError, Split
+from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from puma_dash.core.objective import Loss
+    from puma_dash.core.types import Project, Split
 
 
 class MeanSquaredError(Criterion):
     """C = mean over rows and outputs of (f - y)^2, in squared units of the target."""
 
     key = "squared_error"
-    label = "Mean squared error"
+    label = "mean squared error"
     unit = "squared target units"
     reference = "Gauss (1809), Theoria motus"
 
-    def __call__(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
-        """C () of ``outputs`` (m, k)."""
-        if not isinstance(loss, SquaredError):
+    def check(self, project: Project) -> None:
+        """Refuses a project with classes, and one that has no such rows."""
+        if not isinstance(project.loss, SquaredError):
             raise ProjectError(
                 'expected a regression project for squared_error, but its loss has classes; try "brier".'
             )
-        return loss(outputs, data.targets).mean()
+        self.restricted(project.split(self.split), project)
+
+    def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
+        """Squared errors (m,) of ``outputs`` (m, k), the mean over the k outputs."""
+        return loss(outputs, data.targets)

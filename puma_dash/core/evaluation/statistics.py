@@ -74,11 +74,20 @@ def resampled_ece(rows: dict[str, np.ndarray], counts: np.ndarray) -> np.ndarray
 
 
 def row_interval(
-    statistic: Callable[[np.ndarray], float], n: int, *, seed: int = 0, level: float = 0.95
+    statistic: Callable[[np.ndarray], float], strata: np.ndarray, *, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile-bootstrap interval of any statistic of row numbers (m,), resampling the ``n`` rows."""
+    """Percentile-bootstrap interval of any statistic of row numbers (m,).
+
+    Args:
+        statistic: called with the rows of each resample.
+        strata: (m,) number of each row's stratum; a row is replaced by one of its own, so that none is lost.
+        seed: of the resampling.
+        level: coverage.
+    """
     rng = np.random.default_rng(seed)
-    drawn = [statistic(rng.integers(0, n, n)) for _ in range(ROW_RESAMPLES)]
+    _, stratum, size = np.unique(strata, return_inverse=True, return_counts=True)
+    order, start, room = np.argsort(stratum, kind="stable"), (np.cumsum(size) - size)[stratum], size[stratum]
+    drawn = [statistic(order[start + rng.integers(room)]) for _ in range(ROW_RESAMPLES)]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
