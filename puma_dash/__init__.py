@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from puma_dash.core.curvature import CURVATURES, ConjugateGradient, Dense
     from puma_dash.core.demos import DEMOS
     from puma_dash.core.embedding import EMBEDDINGS
+    from puma_dash.core.evaluation.health import Finding, health
+    from puma_dash.core.evaluation.trust import Decomposition, decompose
     from puma_dash.core.objective import LOSSES
     from puma_dash.core.plan import PatchPlan
     from puma_dash.core.training import AdamRecipe
@@ -42,6 +44,8 @@ _HOMES = {
     "puma_dash.core.curvature": ("CURVATURES", "ConjugateGradient", "Dense"),
     "puma_dash.core.demos": ("DEMOS",),
     "puma_dash.core.embedding": ("EMBEDDINGS",),
+    "puma_dash.core.evaluation.health": ("Finding", "health"),
+    "puma_dash.core.evaluation.trust": ("Decomposition", "decompose"),
     "puma_dash.core.objective": ("LOSSES",),
     "puma_dash.core.training": ("AdamRecipe",),
     "puma_dash.core.plan": ("PatchPlan",),
@@ -76,7 +80,9 @@ __all__ = [
     "Comparison",
     "ConjugateGradient",
     "CrossEntropy",
+    "Decomposition",
     "Dense",
+    "Finding",
     "Forecast",
     "InfluenceRemoval",
     "MeanSquaredError",
@@ -92,7 +98,9 @@ __all__ = [
     "__version__",
     "apply",
     "compare",
+    "decompose",
     "forecast",
+    "health",
     "load",
     "patch",
     "report",
