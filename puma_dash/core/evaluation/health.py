@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from puma_dash.core.curvature import inverse_of
 from puma_dash.core.engine import Engine, engine_of
 from puma_dash.core.evaluation.repeats import repeats, rows_also_in
-from puma_dash.core.objective import PROBE_ROWS, BinaryCrossEntropy, SquaredError, as_model_input, model_dtype
+from puma_dash.core.evaluation.stationarity import Stationarity, stationarity
+from puma_dash.core.evaluation.training_mode import modules_that_differ
+from puma_dash.core.objective import BinaryCrossEntropy, SquaredError, model_dtype
 from puma_dash.core.types import SPLITS, Project, ProjectError, Split, listing
 
 if TYPE_CHECKING:
@@ -24,9 +23,11 @@ if TYPE_CHECKING:
 
 NEAR_A_MINIMUM, FAR_FROM_A_MINIMUM = 0.02, 0.05
 """Share of the training loss that one step would gain. Seen on the demos: .003 to .017 as they are, .06 to .5
-untrained, .7 to 400 after AdamW's decoupled decay, up to 1.6 with ten times the true weight decay declared."""
+untrained, .7 to 400 after AdamW's decoupled decay, and up to 1.6 with ten times the true weight decay."""
 FITS_BETTER = 2.0
 """Another weight decay is named where it makes the step's gain this many times smaller."""
+ROUNDING = 1e-8
+"""Shares of the loss below this are rounding."""
 SAMPLE = 512
 """Training rows on which outputs are compared, at random."""
 ROUNDINGS = 1000
@@ -76,64 +77,47 @@ def health(
 
 
 def at_a_minimum(engine: Engine) -> list[Finding]:
-    """Whether theta_org minimises J as declared, and whether another weight decay would fit better.
-
-    With r = grad J(theta_org), one damped Gauss-Newton step gains about r^T B^-1 r / 2 (half the squared
-    Newton decrement; Boyd & Vandenberghe 2004). As a share of the training loss it has no unit, and it tells
-    how much of what retraining changes is mere further training. Norms of gradients say less: the noise of
-    mini-batches lives in steep directions, where it costs little, and |r| / (|grad loss| + wd |theta|) was .29
-    to 1 on networks well trained, nearly trained and untrained alike. J itself is no measure either, as a
-    weight decay declared too large makes it large too. In the same metric the gain is smallest for the weight
-    decay -(grad loss)^T B^-1 theta / theta^T B^-1 theta.
-    """
-    theta, wd = engine.theta, engine.weight_decay
-    slope = engine.weighted_gradient(theta.new_ones(engine.n)) / engine.n
-    loss = float(engine.losses().mean())
+    """Whether the model minimises its objective as declared, and whether the weight decay fits."""
     try:
-        solved = inverse_of(engine, "auto")(torch.stack([slope, theta])).x
+        found = stationarity(engine)
     except (ProjectError, RuntimeError) as error:
         told = f"Whether the model is at a minimum could not be computed: {str(error).splitlines()[0]}"
         advice = "Influence needs the same derivatives: use operations that PyTorch differentiates forward."
         return [Finding("stationarity", "warning", None, told, advice)]
-    gg, gt, tt = (float(v) for v in (slope @ solved[0], slope @ solved[1], theta @ solved[1]))
-    best = max(0.0, -gt / tt) if tt > 0 else 0.0
-    gain, least = (max(0.0, gg + 2 * v * gt + v**2 * tt) / 2 for v in (wd, best))
-    share = gain / max(loss, 1e-300)
-    return [
-        _stationarity(gain, share, loss, wd),
-        _weight_decay(engine.project.weight_decay, best, gain, least, share),
-    ]
+    return [_minimum(found, engine.weight_decay), _weight_decay(found, engine.project.weight_decay)]
 
 
-def _stationarity(gain: float, share: float, loss: float, wd: float) -> Finding:
-    size = f"{gain:.2g}, {_percent(share)} of the training loss of {loss:.3g}"
-    if share <= NEAR_A_MINIMUM:
-        told = f"The model is close to a minimum of its objective: one Newton step further would gain {size}."
-        return Finding("stationarity", "ok", share, told)
-    far = share > FAR_FROM_A_MINIMUM
+def _minimum(found: Stationarity, wd: float) -> Finding:
+    gains = (
+        f"one Newton step further would gain {found.gain:.2g}, {_percent(found.share)} of the training loss "
+        f"of {found.loss:.3g}"
+    )
+    if found.share <= NEAR_A_MINIMUM:
+        told = f"The model is close to a minimum of its objective: {gains}."
+        return Finding("stationarity", "ok", found.share, told)
+    far = found.share > FAR_FROM_A_MINIMUM
     told = (
         f"The model is {'not' if far else 'not quite'} at a minimum of its objective, the mean loss plus "
-        f"weight decay {wd:g}: one Newton step further would gain {size}. Retraining would also train it "
-        "further; a patch does not."
+        f"weight decay {wd:g}: {gains}. Retraining would also train it further; a patch does not."
     )
     advice = "Train to convergence, or declare the loss and the L2 weight decay that training really used."
-    return Finding("stationarity", "warning" if far else "note", share, told, advice)
+    return Finding("stationarity", "warning" if far else "note", found.share, told, advice)
 
 
-def _weight_decay(declared: float | None, best: float, gain: float, least: float, share: float) -> Finding:
-    fits = f"the model looks trained with a weight decay of about {best:.1g}"
-    better = gain > FITS_BETTER * least and share > 1e-8  # less is rounding
+def _weight_decay(found: Stationarity, declared: float | None) -> Finding:
+    fits = f"the model looks trained with a weight decay of about {found.best:.1g}"
+    better = found.gain > FITS_BETTER * found.least and found.share > ROUNDING
     if declared is None:
         told = "Weight decay is unknown and taken as 0; " + (fits if better else "the model does not tell it")
         advice = "Declare weight_decay, which bounds the curvature from below."
-        return Finding("weight decay", "note", best if better else None, f"{told}.", advice)
-    if better and share > NEAR_A_MINIMUM:
+        return Finding("weight decay", "note", found.best if better else None, f"{told}.", advice)
+    if better and found.share > NEAR_A_MINIMUM:
         told = (
             f"Weight decay {declared:g} is declared, but {fits}: with that, one Newton step would gain "
-            f"{least:.1g} instead of {gain:.1g}."
+            f"{found.least:.1g} instead of {found.gain:.1g}."
         )
         advice = "Look it up in the training code; AdamW's decoupled decay is another objective than L2."
-        return Finding("weight decay", "warning", best, told, advice)
+        return Finding("weight decay", "warning", found.best, told, advice)
     told = f"No weight decay fits the model much better than the declared {declared:g}."
     return Finding("weight decay", "ok", declared, told)
 
@@ -167,32 +151,14 @@ def on_their_own(engine: Engine) -> list[Finding]:
 
 
 def in_training(engine: Engine) -> list[Finding]:
-    """Which modules compute differently in training: each is put in training mode alone and tried."""
-    model = copy.deepcopy(engine.project.model).eval()
-    rows = as_model_input(engine.project.train.inputs[torch.arange(PROBE_ROWS) % engine.n], model)
-    state = copy.deepcopy(model.state_dict())
-
-    def differs() -> bool:
-        """Whether the outputs are others than in eval mode; running statistics are put back."""
-        torch.manual_seed(0)
-        outputs = model(rows)
-        model.load_state_dict(state)
-        return not isinstance(outputs, Tensor) or not torch.equal(outputs, usual)
-
-    kinds: Counter[str] = Counter()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        usual = model(rows)
-        for module in model.modules() if model.train() and differs() and model.eval() else ():
-            module.training = True
-            kinds[type(module).__name__] += differs()
-            module.training = False
-    named = ", ".join(f"{count} x {kind}" for kind, count in (+kinds).items())
-    if not named:
-        told = "The model computes the same in training and in use."
-        return [Finding("eval mode", "ok", 0, told)]
+    """Whether the model computes differently in training: dropout, batch statistics."""
+    kinds = modules_that_differ(engine.project.model, engine.project.train)
+    if not kinds:
+        return [Finding("eval mode", "ok", 0, "The model computes the same in training and in use.")]
+    named = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
     told = (
-        f"The model computes differently in training ({named}). Everything here is about the model in use, "
-        "whose mean loss is not exactly what training minimised."
+        f"The model computes differently in training ({named}). "
+        "Everything here is about the model in use, whose mean loss is not exactly what training minimised."
     )
     advice = "Read the stationarity with that in mind."
     return [Finding("eval mode", "note", kinds.total(), told, advice)]
