@@ -119,9 +119,9 @@ class Mixes(nn.Linear):
 @pytest.mark.parametrize(("kind", "check"), [(Noisy, "determinism"), (Mixes, "independence")])
 def test_rows_beyond_the_first_are_tried(kind, check):
     """The first 16 rows, which a project is tried on, look innocent."""
-    start = case(kind(3, 3).double(), (3,), 3, n=40)
+    start = case(kind(3, 3).double(), (3,), 3, n=400)
     assert found(start.project(), check).status == "ok"
-    start.train[0][30, 0] = 60.0
+    start.train[0][350, 0] = 60.0
     finding = found(start.project(), check)
     assert finding.status == "warning"
     assert finding.value > 0
@@ -178,8 +178,6 @@ def test_memorisation():
     finding = found(memorised.project(), "memorisation")
     assert finding.status == "warning"
     assert finding.value == pytest.approx(np.log1p(2 * np.exp(-20)))
-    one_wrong = (np.r_[exact[:-1], exact[:1] * 0 + np.eye(3)[(start.train[1][-1] + 1) % 3]], start.train[1])
-    assert found(memorised.but(train=one_wrong).project(), "memorisation").status == "ok"
     with torch.no_grad():
         sharp.weight.copy_(2 * torch.eye(3))
     assert found(memorised.but(model=sharp).project(), "memorisation").status == "ok"

@@ -249,8 +249,9 @@ def test_the_forecast_is_the_sum_of_psi():
     assert found.terms["change"]["solver"] == pytest.approx(0, abs=1e-9)
 
 
-def test_retraining_is_judged_with_its_own_statistics():
+def test_retraining_is_judged_with_its_own_statistics(monkeypatch):
     """Running means of the retrained model are its own: they are not parameters."""
+    monkeypatch.setattr(trust, "ITERATIONS", 1)
     start = CASES["convolution"]
 
     def trainer(model, split, weights, weight_decay, seed):

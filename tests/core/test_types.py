@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 import puma_dash as puma
-from puma_dash.ui.compare import Record
 
 from .cases import CASES, Reference, converged, flat
 
@@ -169,7 +168,6 @@ def test_a_patch_doubts_its_prediction(predicted, measured, ratio, doubtful):
     patch = dataclasses.replace(made, **values)
     np.testing.assert_allclose(patch.ratio["brier"], ratio)
     assert patch.doubts == (("brier",) if doubtful else ())
-    assert len(Record("", values).doubts()) == doubtful
 
 
 def test_what_predicts_nothing_raises_no_doubt():

@@ -36,7 +36,7 @@ FEW, VERY_FEW = 20, 5
 """With 20 rows of a class one row is 5 points of its accuracy, with 5 rows 20 points."""
 IMBALANCE = 10
 MEMORISED = 0.01
-"""Share of the loss of a uniform guess below which a model that is right on every row has memorised them."""
+"""Share of the loss of a uniform guess below which a model has memorised its training rows."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def memorised(engine: Engine) -> list[Finding]:
     told = (
         f"The model is right on {right:,} of {len(used):,} training rows, at a mean loss of {loss:.2g} nats"
     )
-    if right < len(used) or loss > MEMORISED * math.log(len(engine.project.class_names or ())):
+    if loss > MEMORISED * math.log(len(engine.project.class_names or ())):
         return [Finding("memorisation", "ok", loss, f"{told}.")]
     told += ": gradients and curvature have all but vanished, and psi rests on what little is left."
     advice = "Read psi as a rough order and trust what is measured; stronger weight decay would help."

@@ -65,7 +65,6 @@ def row_keys(inputs: Tensor, model: nn.Module) -> np.ndarray:
     weights = torch.randint(-(2**63), 2**63 - 1, (words, 2), generator=generator)
     keys = []
     for part in flat.split(max(1, CHUNK_NUMBERS // max(1, words))):
-        # The model's own rounding first; adding 0 turns -0.0 into 0.0.
-        values = part.cpu().to(model_dtype(model)) if inputs.is_floating_point() else part.cpu()
-        keys.append((values.to(wide) + 0).contiguous().view(torch.int32).long() @ weights)
+        values = part.cpu().to(wide) + 0  # which turns -0.0 into 0.0
+        keys.append(values.contiguous().view(torch.int32).long() @ weights)
     return torch.cat(keys).numpy()
