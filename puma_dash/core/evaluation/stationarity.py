@@ -35,10 +35,12 @@ def stationarity(engine: Engine) -> Stationarity:
 
     With r = grad J(theta_org) that gain is about r^T B^-1 r / 2, half the squared Newton decrement. As a
     share of the training loss it has no unit, and it tells how much of what retraining changes comes from
-    training further. Norms of gradients say less: the noise of mini-batches lives in steep directions, where
-    it costs little, and |r| / (|grad loss| + wd |theta|) was .14 to 1 on networks trained well, nearly and
-    not at all alike. J itself is no measure either: a weight decay declared too large makes it large too. In the
-    same metric the gain is least for the weight decay -(grad loss)^T B^-1 theta / theta^T B^-1 theta.
+    training further.
+
+    Norms of gradients say less: the noise of mini-batches lives in steep directions, where it costs little,
+    and |r| / (|grad loss| + wd |theta|) was .14 to 1 on networks trained well, nearly and not at all alike.
+    J itself is no measure either: a weight decay declared too large makes it large too. In the same metric
+    the gain is least for the weight decay -(grad loss)^T B^-1 theta / theta^T B^-1 theta.
 
     Raises:
         ProjectError: B is not positive definite.
