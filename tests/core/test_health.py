@@ -49,6 +49,15 @@ def test_a_trained_network_is_told_from_one_with_another_objective():
         assert found(trained().but(weight_decay=wd).project(), "stationarity").status == "warning"
 
 
+def test_a_model_trained_without_weight_decay_is_told():
+    start = CONVEX["softmax"].but(weight_decay=0.0)
+    reference = Reference(start)
+    model = reference.model_at(reference.minimise())
+    finding = found(start.but(model=model, weight_decay=0.5).project(), "weight decay")
+    assert finding.status == "warning"
+    assert finding.value == pytest.approx(0, abs=1e-9)
+
+
 @pytest.mark.parametrize("declared", [0.2, None])
 @pytest.mark.parametrize("name", CONVEX)
 def test_the_weight_decay_of_training_is_read_off_the_model(name, declared):
@@ -143,6 +152,13 @@ def test_what_differs_in_training_is_named_and_left_alone():
 def test_dropout_counts_where_it_drops(p):
     model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(p), nn.Linear(8, 3)).double()
     assert found(case(model, (3,), 3).project(), "eval mode").value == (p > 0)
+
+
+def test_attention_without_dropout_is_the_same_in_training():
+    """Eval mode takes other kernels, which round differently; that is no other computation."""
+    layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 3)).double()
+    assert found(case(model, (2, 6), 3).project(), "eval mode").status == "ok"
 
 
 def test_the_random_state_of_the_caller_stays():
@@ -291,7 +307,7 @@ def test_classes(train, validation, status):
     )
     finding = found(start.project(class_names=("hen", "owl")), "classes")
     assert (finding.status, finding.value) == (status, min(validation))
-    assert ("In hen" in finding.sentence) == (validation[0] < 20)
+    assert ("In class hen" in finding.sentence) == (validation[0] < 20)
 
 
 # --- all of it ------------------------------------------------------------

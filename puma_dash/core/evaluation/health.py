@@ -82,7 +82,10 @@ def at_a_minimum(engine: Engine) -> list[Finding]:
         found = stationarity(engine)
     except (ProjectError, RuntimeError) as error:
         told = f"Whether the model is at a minimum could not be computed: {str(error).splitlines()[0]}"
-        advice = "Influence needs the same derivatives: use operations that PyTorch differentiates forward."
+        advice = (
+            "Influence meets the same obstacle: pass the curvature that the message names, or use operations "
+            "that PyTorch differentiates in forward mode."
+        )
         return [Finding("stationarity", "warning", None, told, advice)]
     return [_minimum(found, engine.weight_decay), _weight_decay(found, engine.project.weight_decay)]
 
@@ -105,7 +108,7 @@ def _minimum(found: Stationarity, wd: float) -> Finding:
 
 
 def _weight_decay(found: Stationarity, declared: float | None) -> Finding:
-    fits = f"the model looks trained with a weight decay of about {found.best:.1g}"
+    fits = "the model looks trained " + (f"with about {found.best:.1g}" if found.best else "without any")
     better = found.gain > FITS_BETTER * found.least and found.share > ROUNDING
     if declared is None:
         told = "Weight decay is unknown and taken as 0; " + (fits if better else "the model does not tell it")
@@ -228,7 +231,9 @@ def classes(engine: Engine) -> list[Finding]:
     )
     if smallest < FEW:
         few = [names[k] for k in np.flatnonzero(validation < FEW)]
-        told += f" In {', '.join(few[:8])}, one row moves accuracy by up to {100 / smallest:.0f} points."
+        told += (
+            f" In class {', '.join(few[:8])}, one row moves accuracy by up to {100 / smallest:.0f} points."
+        )
         advice = "Read figures of single classes with their intervals, or put more of their rows aside."
         return [Finding("classes", "warning" if smallest < VERY_FEW else "note", smallest, told, advice)]
     if train.max() > IMBALANCE * train.min():

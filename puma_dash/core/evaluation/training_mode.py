@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from puma_dash.core.objective import PROBE_ROWS, as_model_input
+from puma_dash.core.objective import PROBE_ROWS, as_model_input, forward
 
 if TYPE_CHECKING:
     from puma_dash.core.types import Split
@@ -20,11 +20,11 @@ def modules_that_differ(model: nn.Module, split: Split) -> Counter[str]:
     """How many modules of each type change the outputs on ``split`` in training mode, tried one by one."""
     model = copy.deepcopy(model).eval()
     rows = as_model_input(split.inputs[torch.arange(PROBE_ROWS) % len(split)], model)
-    usual, state = model(rows), copy.deepcopy(model.state_dict())
+    usual, state = forward(model, {}, rows), copy.deepcopy(model.state_dict())
 
     def differs() -> bool:
         """Whether the outputs are others than in eval mode; running statistics are put back."""
-        outputs = model(rows)
+        outputs = forward(model, {}, rows)
         model.load_state_dict(state)
         return not isinstance(outputs, Tensor) or not torch.equal(outputs, usual)
 
