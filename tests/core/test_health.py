@@ -50,12 +50,13 @@ def test_a_trained_network_is_told_from_one_with_another_objective():
 
 
 def test_a_model_trained_without_weight_decay_is_told():
-    start = CONVEX["softmax"].but(weight_decay=0.0)
+    start = CONVEX["regression"].but(weight_decay=0.0)
     reference = Reference(start)
     model = reference.model_at(reference.minimise())
-    finding = found(start.but(model=model, weight_decay=0.5).project(), "weight decay")
+    finding = found(start.but(model=model, weight_decay=2.0).project(), "weight decay")
     assert finding.status == "warning"
     assert finding.value == pytest.approx(0, abs=1e-9)
+    assert "trained without any" in finding.sentence
 
 
 @pytest.mark.parametrize("declared", [0.2, None])

@@ -27,7 +27,7 @@ untrained, .7 to 400 after AdamW's decoupled decay, and up to 1.6 with ten times
 FITS_BETTER = 2.0
 """Another weight decay is named where it makes the step's gain this many times smaller."""
 ROUNDING = 1e-8
-"""Shares of the loss below this are rounding."""
+"""Shares of the loss, and weight decays, below this are rounding."""
 SAMPLE = 512
 """Training rows on which outputs are compared, at random."""
 ROUNDINGS = 1000
@@ -108,7 +108,9 @@ def _minimum(found: Stationarity, wd: float) -> Finding:
 
 
 def _weight_decay(found: Stationarity, declared: float | None) -> Finding:
-    fits = "the model looks trained " + (f"with about {found.best:.1g}" if found.best else "without any")
+    fits = "the model looks trained " + (
+        f"with about {found.best:.1g}" if found.best > ROUNDING else "without any"
+    )
     better = found.gain > FITS_BETTER * found.least and found.share > ROUNDING
     if declared is None:
         told = "Weight decay is unknown and taken as 0; " + (fits if better else "the model does not tell it")
