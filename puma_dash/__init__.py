@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from puma_dash.core.curvature import CURVATURES, ConjugateGradient, Dense
     from puma_dash.core.demos import DEMOS
     from puma_dash.core.embedding import EMBEDDINGS
+    from puma_dash.core.evaluation.health import Finding, health
+    from puma_dash.core.evaluation.trust import Decomposition, decompose
     from puma_dash.core.first_order import curve_by_rows, predicted_change
     from puma_dash.core.forecasting import forecast
     from puma_dash.core.objective import LOSSES
@@ -68,6 +70,8 @@ _HOMES = {
     "puma_dash.core.embedding": ("EMBEDDINGS",),
     "puma_dash.core.first_order": ("curve_by_rows", "predicted_change"),
     "puma_dash.core.forecasting": ("forecast",),
+    "puma_dash.core.evaluation.health": ("Finding", "health"),
+    "puma_dash.core.evaluation.trust": ("Decomposition", "decompose"),
     "puma_dash.core.objective": ("LOSSES",),
     "puma_dash.core.training": ("AdamRecipe",),
     "puma_dash.core.plan": ("PatchPlan",),
@@ -104,9 +108,11 @@ __all__ = [
     "Comparison",
     "ConjugateGradient",
     "CrossEntropy",
+    "Decomposition",
     "DemographicParity",
     "Dense",
     "EqualizedOdds",
+    "Finding",
     "Forecast",
     "InfluenceRemoval",
     "Margin",
@@ -125,7 +131,9 @@ __all__ = [
     "apply",
     "compare",
     "curve_by_rows",
+    "decompose",
     "forecast",
+    "health",
     "load",
     "patch",
     "predicted_change",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -36,7 +38,7 @@ def serve(source: Source = "digits", port: Port = 8501) -> None:
 
     os.environ[SERVED] = source
     if source not in DEMOS:
-        check(source)  # a wrong name is told here, not in the browser
+        _load(source)  # a wrong name is told here, not in the browser
         os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     typer.echo(f"PUMA Dash {__version__}: http://127.0.0.1:{port}")
     os.chdir(APP.parent)
@@ -52,7 +54,9 @@ def demo(port: Port = 8501) -> None:
 
 @app.command()
 def check(source: Source) -> None:
-    """Loads a project and says what it is, or what is wrong with it."""
+    """Loads a project, says what it is, and how far its numbers can be believed."""
+    import puma_dash as puma
+
     project = _load(source)
     rows = {name: len(getattr(project, name) or ()) for name in ("train", "validation", "test")}
     _print(
@@ -61,6 +65,7 @@ def check(source: Source) -> None:
             "rows": rows,
             "classes": list(project.class_names),
             "fingerprint": project.fingerprint,
+            "findings": [dataclasses.asdict(finding) for finding in puma.health(project)],
         }
     )
 
@@ -112,6 +117,8 @@ def patch(
             "strength": made.strength,
             "predicted": made.predicted,
             "measured": made.measured,
+            "ratio": {name: ratio if math.isfinite(ratio) else None for name, ratio in made.ratio.items()},
+            "doubts": list(made.doubts),
             "seconds": made.seconds,
             "validation": compared.metrics.to_dict("index"),
             "weights": str(output),

@@ -28,6 +28,9 @@ def test_patch_removes_saves_and_reports(tmp_path):
     found = json.loads(done.stdout)
     assert len(found["removed"]) == 40
     assert found["measured"]["cross_entropy"] < 0
+    ratio = found["measured"]["cross_entropy"] / found["predicted"]["cross_entropy"]
+    assert found["ratio"]["cross_entropy"] == pytest.approx(ratio)
+    assert (found["doubts"] == []) == (0.5 <= ratio <= 2)
     assert (tmp_path / "patched.safetensors").exists()
     assert "Two moons" in (tmp_path / "r.html").read_text("utf-8")
 
@@ -65,7 +68,13 @@ def leaves():
 def test_check_takes_a_function_from_the_current_folder(tmp_path):
     (tmp_path / "mymodule.py").write_text(FACTORY)
     done = run("check", "mymodule:good", cwd=tmp_path)
-    assert json.loads(done.stdout)["rows"] == {"train": 60, "validation": 60, "test": 60}
+    found = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert found["rows"] == {"train": 60, "validation": 60, "test": 60}
+    told = {finding["check"]: finding for finding in found["findings"]}
+    assert told["leakage into test"]["value"] == 60
+    assert "60 of 60 test rows (100 %)" in told["leakage into test"]["sentence"]
+    assert told["determinism"]["status"] == "ok"
 
 
 @pytest.mark.parametrize(

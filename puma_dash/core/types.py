@@ -9,8 +9,9 @@ import contextlib
 import copy
 import hashlib
 import inspect
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from puma_dash.core.plan import PatchPlan
 
 SPLITS = ("train", "validation", "test")
+TRUSTED_RATIO = (0.5, 2.0)
+"""Where measured / predicted lies outside, the straight-line prediction does not hold."""
+NEGLIGIBLE_CHANGE = 1e-6
+"""Changes of a criterion this small, in its unit, raise no doubt."""
 
 
 class ProjectError(ValueError):
@@ -253,6 +258,16 @@ class Patch:
     fingerprint: str
     diagnostics: dict[str, Any]
 
+    @property
+    def ratio(self) -> dict[str, float]:
+        """Criterion -> measured / predicted change; nan where nothing was predicted to change."""
+        return ratios(self.predicted, self.measured)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Criteria whose prediction does not hold: what was measured counts."""
+        return doubtful(self.predicted, self.measured)
+
     def save(self, path: str | Path) -> None:
         """Writes the patched model's state dict as safetensors."""
         from safetensors.torch import save_file
@@ -281,6 +296,22 @@ class Comparison:
     marked: pd.DataFrame
     fingerprint: str
     diagnostics: dict[str, Any]
+
+
+def ratios(predicted: Mapping[str, float], measured: Mapping[str, float]) -> dict[str, float]:
+    """Criterion -> measured / predicted change; nan where the prediction is exactly 0."""
+    return {name: measured[name] / change if change else math.nan for name, change in predicted.items()}
+
+
+def doubtful(predicted: Mapping[str, float], measured: Mapping[str, float]) -> tuple[str, ...]:
+    """Criteria whose ratio lies outside ``TRUSTED_RATIO``, where the change is not negligible."""
+    low, high = TRUSTED_RATIO
+    return tuple(
+        name
+        for name, ratio in ratios(predicted, measured).items()
+        if not low <= round(ratio, 2) <= high
+        and max(abs(predicted[name]), abs(measured[name])) > NEGLIGIBLE_CHANGE
+    )
 
 
 def _tensor(value: Any, name: str) -> Any:

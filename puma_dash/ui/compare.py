@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from puma_dash.core.types import doubtful, ratios
 from puma_dash.ui.panels import duration, signed
 from puma_dash.ui.state import entry
 from puma_dash.ui.text import INTENTS, METHODS, METRICS, VERDICTS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TRUSTED_RATIO = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -40,18 +39,14 @@ class Record:
 
     def doubts(self) -> list[str]:
         """Where prediction and measurement are so far apart that the forecast should not be trusted."""
-        low, high = TRUSTED_RATIO
-        found = []
-        for name, predicted in self.info["predicted"].items():
-            measured = self.info["measured"][name]
-            ratio = measured / predicted if predicted else float("inf")
-            if not low <= round(ratio, 2) <= high and max(abs(measured), abs(predicted)) > 1e-6:
-                found.append(
-                    f"{name}: measured {signed(measured)} is {ratio:.2g} times the predicted "
-                    f"{signed(predicted)}, outside 0.5 to 2. The straight-line forecast does not hold for "
-                    "this patch; trust what was measured."
-                )
-        return found
+        predicted, measured = self.info["predicted"], self.info["measured"]
+        ratio = ratios(predicted, measured)
+        return [
+            f"{name}: measured {signed(measured[name])} is {ratio[name]:.2g} times the predicted "
+            f"{signed(predicted[name])}, outside 0.5 to 2. The straight-line forecast does not hold for "
+            "this patch; trust what was measured."
+            for name in doubtful(predicted, measured)
+        ]
 
 
 def flips_sentence(comparison: dict[str, Any]) -> str:

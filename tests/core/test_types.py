@@ -1,6 +1,7 @@
 """The records: selections, splits, fingerprints, saving, and what a project is after its patch."""
 
 import copy
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,33 @@ def test_a_project_after_half_its_patch():
     plan = puma.PatchPlan(remove=(1,), upweight={2: 0.5}, method="influence", strength=0.5)
     after = puma.apply(project, puma.patch(project, plan))
     np.testing.assert_allclose(after.train.weights[:4], [1, 0.5, 1.25, 1])
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured", "ratio", "doubtful"),
+    [
+        (-0.1, -0.05, 0.5, False),
+        (-0.1, -0.2, 2.0, False),
+        (-0.1, -0.04, 0.4, True),
+        (-0.1, -0.21, 2.1, True),
+        (-0.1, 0.1, -1.0, True),
+        (1e-7, -9e-7, -9.0, False),
+        (0.0, 0.1, np.nan, True),
+        (0.0, 0.0, np.nan, False),
+    ],
+)
+def test_a_patch_doubts_its_prediction(predicted, measured, ratio, doubtful):
+    made = puma.patch(SOFTMAX.project(), puma.PatchPlan(remove=(1,), method="influence"))
+    values = {"predicted": {"brier": predicted}, "measured": {"brier": measured}}
+    patch = dataclasses.replace(made, **values)
+    np.testing.assert_allclose(patch.ratio["brier"], ratio)
+    assert patch.doubts == (("brier",) if doubtful else ())
+
+
+def test_what_predicts_nothing_raises_no_doubt():
+    plan = puma.PatchPlan(remove=(1,), hold=("brier",), method="retrain")
+    patch = puma.patch(SOFTMAX.project(trainer=lambda *_: SOFTMAX.model), plan)
+    assert (patch.ratio, patch.doubts) == ({}, ())
 
 
 def test_valuation_order():
