@@ -183,6 +183,13 @@ class Engine:
         named = self._named(theta)
         return torch.cat(self.over(len(rows), lambda part: self._forward(named, rows.inputs[part])))
 
+    @property
+    def training_outputs(self) -> Tensor:
+        """Outputs (n, c) at theta_org on all training rows; kept."""
+        if "training outputs" not in self.memo:
+            self.memo["training outputs"] = self.outputs("train")
+        return self.memo["training outputs"]
+
     def probabilities(self, outputs: Tensor) -> np.ndarray:
         """Class probabilities (m, classes) of ``outputs`` (m, c), as an array."""
         return self.loss.probabilities(outputs).numpy(force=True)
@@ -253,14 +260,18 @@ class Engine:
         *,
         targets: Tensor | None = None,
         theta: Tensor | None = None,
+        gradient: bool = True,
     ) -> tuple[float, Tensor]:
-        """sum_j w_j a_j l_j and its gradient (p,), in one pass; arguments as in ``weighted_gradient``."""
+        """sum_j w_j a_j l_j and its gradient (p,), in one pass; arguments as in ``total``."""
         rows, targets, base = self._training_rows(rows, targets)
         weights = weights.to(self.device, self.dtype) * base
         used = weights.nonzero().ravel()
         rows, targets, weights = rows[used.cpu()], targets[used], weights[used]
         return self.total(
-            lambda outputs, part: self.loss(outputs, targets[part]) * weights[part], rows, theta=theta
+            lambda outputs, part: self.loss(outputs, targets[part]) * weights[part],
+            rows,
+            theta=theta,
+            gradient=gradient,
         )
 
     def total(
@@ -269,18 +280,30 @@ class Engine:
         rows: Tensor | None = None,
         *,
         theta: Tensor | None = None,
+        gradient: bool = True,
     ) -> tuple[float, Tensor]:
-        """The sum over training rows of ``term(outputs (b, c), part) -> (b,)``, and its gradient (p,)."""
+        """The sum over training rows of a function of their outputs, and its gradient (p,), in one pass.
+
+        Args:
+            term: (outputs (b, c), which of the rows they are) -> (b,).
+            rows: (m,) training rows; default all.
+            theta: (p,) where; default theta_org.
+            gradient: whether it is wanted; an empty tensor stands for it if not.
+        """
         rows = torch.arange(self.n) if rows is None else rows
-        inputs, gradient = self.split("train").inputs, torch.zeros_like(self.theta)
+        inputs, total = self.split("train").inputs, self.theta.new_zeros(len(self.theta) if gradient else 0)
 
         def add(part: slice) -> float:
-            leaf, outputs = self._recorded(self._pick(inputs, rows[part]), theta)
+            batch = self._pick(inputs, rows[part])
+            if not gradient:
+                with torch.no_grad():
+                    return float(term(self.forward(batch, theta), part).double().sum())
+            leaf, outputs = self._recorded(batch, theta)
             terms = term(outputs, part)
-            gradient.add_(self._gradient(terms, leaf, torch.ones_like(terms)))
+            total.add_(self._gradient(terms, leaf, torch.ones_like(terms)))
             return float(terms.detach().double().sum())
 
-        return sum(self.over(len(rows), add)), gradient
+        return sum(self.over(len(rows), add)), total
 
     @torch.no_grad()
     def losses(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from puma_dash.core.criteria import Criterion, resolve_criterion
-from puma_dash.core.curvature import Curvature, inverse_of
+from puma_dash.core.curvature import Curvature, for_patches, inverse_of
 from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
 from puma_dash.core.evaluation.metrics import METRICS, metrics_from, per_row
 from puma_dash.core.objective import SquaredError
@@ -70,7 +70,7 @@ def forecast(
     reweight = getattr(method, "reweight", InfluenceRemoval().reweight)
     inverse = inverse_of(engine, curvature)
     change, known, facts = reweight(engine, plan, inverse)
-    delta, residual = direction_of(engine, change, inverse)
+    delta, _, residual = direction_of(engine, change, inverse_of(engine, for_patches(curvature)))
     sums = strength / engine.n * known.total(engine, change)
     asked = list({criterion.name: criterion for criterion in (*known.criteria, *extra)}.values())
     rows = [criterion.evaluation(engine) for criterion in asked]

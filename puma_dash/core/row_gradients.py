@@ -200,7 +200,7 @@ class Layer:
         return isinstance(self.module, nn.Linear) and a.ndim == 2 and "weight" in self.where
 
     def _weight(self, a: Tensor, d: Tensor) -> Tensor:
-        module = self.module
+        module: Any = self.module
         if isinstance(module, nn.Linear):
             return d.flatten(1, -2).transpose(1, 2) @ a.flatten(1, -2)  # (m, out, in)
         if isinstance(module, nn.Conv1d | nn.Conv2d):
@@ -230,7 +230,7 @@ RULES = (
 )
 
 
-def _kernel_gradients(module: nn.Conv1d | nn.Conv2d, a: Tensor, d: Tensor) -> Tensor:
+def _kernel_gradients(module: Any, a: Tensor, d: Tensor) -> Tensor:
     """Per-row gradients (m, out, in / groups * kernel) of a convolution."""
     kernel, dilation, padding, stride = module.kernel_size, module.dilation, module.padding, module.stride
     if isinstance(module, nn.Conv1d):

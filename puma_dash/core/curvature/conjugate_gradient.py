@@ -154,6 +154,7 @@ class System:
 
     def _error_elsewhere(self, vectors: Tensor, x: Tensor, size: Tensor) -> float:
         """The squared relative error of ``x``, from the residuals on two samples that it does not know."""
+        assert self.precondition is not None
         count = max(1, self.rows // 4)
         a, b = (
             vectors - self._draw(count, seed)(x) - self.shift * x

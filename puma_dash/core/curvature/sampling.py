@@ -23,7 +23,7 @@ def curvature_shares(engine: Engine) -> Tensor:
     """a_j tr H_j split over the columns of the root of H_j, (n, c), in float64; kept by the engine."""
     if "curvature shares" not in engine.memo:
         weights = engine.split("train").weights
-        found = engine.loss.root_sizes(engine.outputs("train")).double()
+        found = engine.loss.root_sizes(engine.training_outputs).double()
         engine.memo["curvature shares"] = found if weights is None else found * weights[:, None]
     return engine.memo["curvature shares"]
 

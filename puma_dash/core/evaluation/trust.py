@@ -143,7 +143,7 @@ def decompose(
         minimise(engine, bregman, 0.0, wd + damping, "Bregman objective"),
     ]
     for solver in (dataclasses.replace(TIGHT, damping=damping)(engine), inverse):
-        delta, residual = direction_of(engine, change, solver)
+        delta, _, residual = direction_of(engine, change, solver)
         found.append((engine.theta + delta, residual))
     rows_of_stages, answers = [], []
     for judge, (theta, left) in zip((fresh, *[engine] * 5), found, strict=True):

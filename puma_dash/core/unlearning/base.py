@@ -8,7 +8,7 @@ label.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,6 +50,15 @@ class Change:
     e: Tensor
     """(m,)"""
 
+    def keeps_label(self, engine: Engine) -> Tensor:
+        """Bool (m,): which rows appear with their own label."""
+        own = engine.split("train").targets[self.rows.to(engine.device)]
+        return (self.targets == own).reshape(len(own), -1).all(1)
+
+    def only(self, which: Tensor) -> Change:
+        """The part of the change where ``which`` (m,) is true."""
+        return Change(self.rows[which.cpu()], self.targets[which], self.e[which])
+
     def and_also(self, other: Change) -> Change:
         """Both changes together."""
         return Change(
@@ -72,8 +81,7 @@ class Influences:
 
     def total(self, engine: Engine, change: Change) -> Tensor:
         """-sum_j e_j psi_cj (m,) over ``change``: n times the predicted dC of each criterion."""
-        own = engine.split("train").targets[change.rows.to(engine.device)]
-        same = (change.targets == own).reshape(len(own), -1).all(1)
+        same = change.keeps_label(engine)
         total = -(self.psi[:, change.rows[same.cpu()]] @ change.e[same])
         if not same.all():
             moved = ~same.cpu()
@@ -165,11 +173,21 @@ def influences(engine: Engine, criteria: tuple[Criterion, ...], inverse: Inverse
     )
 
 
-def direction_of(engine: Engine, change: Change, inverse: Inverse) -> tuple[Tensor, float]:
-    """delta (p,) at strength 1 by ONE solve of the aggregated gradient, and the solve's residual."""
-    gradient = engine.weighted_gradient(change.e, change.rows, targets=change.targets)
+class Direction(NamedTuple):
+    """The first-order change of the parameters, at strength 1."""
+
+    delta: Tensor
+    """(p,) -B^-1 gradient"""
+    gradient: Tensor
+    """(p,) (1/n) sum_j e_j a_j grad l_j"""
+    residual: float
+
+
+def direction_of(engine: Engine, change: Change, inverse: Inverse) -> Direction:
+    """The direction of ``change``, by ONE solve of the aggregated gradient."""
+    gradient = engine.weighted_gradient(change.e, change.rows, targets=change.targets) / engine.n
     solution = inverse(gradient[None])
-    return -solution.x[0] / engine.n, solution.residual
+    return Direction(-solution.x[0], gradient, solution.residual)
 
 
 def training_weights(engine: Engine, change: Change) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from puma_dash.core.criteria import resolve_criterion
-from puma_dash.core.curvature import Curvature, inverse_of
+from puma_dash.core.curvature import Curvature, for_patches, inverse_of
 from puma_dash.core.registry import Described
 from puma_dash.core.unlearning.base import (
     Change,
@@ -41,12 +41,12 @@ class InfluenceRemoval(Described):
         """The model moved along delta."""
         inverse = inverse_of(engine, curvature)
         change, known, _ = self.reweight(engine, plan, inverse)
-        delta, residual = direction_of(engine, change, inverse)
+        direction = direction_of(engine, change, inverse_of(engine, for_patches(curvature)))
         predicted = plan.strength / engine.n * known.total(engine, change)
         return Update(
-            model=engine.model_at(engine.theta + plan.strength * delta),
+            model=engine.model_at(engine.theta + plan.strength * direction.delta),
             weights=training_weights(engine, change),
             strength=plan.strength,
             predicted=dict(zip((c.name for c in known.criteria), predicted.tolist(), strict=True)),
-            diagnostics={**inverse.facts, "residual": max(residual, known.residual)},
+            diagnostics={**inverse.facts, "residual": max(direction.residual, known.residual)},
         )

@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from puma_dash.core.criteria import resolve_criterion
-from puma_dash.core.curvature import Curvature, inverse_of
+from puma_dash.core.curvature import Curvature, for_patches, inverse_of
 from puma_dash.core.registry import Described
 from puma_dash.core.unlearning.base import (
     Change,
@@ -91,7 +91,8 @@ class Puma(Described):
         inverse = inverse_of(engine, curvature)
         known = influences(engine, tuple(resolve_criterion(hold) for hold in plan.hold), inverse)
         rails = Rails.of(engine, plan, known.criteria)
-        attempt = Attempt(engine, plan, curvature, inverse, rails)
+        coarse = for_patches(curvature)
+        attempt = Attempt(engine, plan, coarse, inverse_of(engine, coarse), rails)
         change, facts = self._compensated(engine, plan, known, np.zeros(len(known.criteria)))
         tried = attempt(change, plan.strength)
         residual, margin, corrections = known.residual, np.zeros(len(known.criteria)), 0
@@ -119,7 +120,7 @@ class Puma(Described):
             strength=strength,
             predicted=dict(zip((c.name for c in known.criteria), predicted.tolist(), strict=True)),
             diagnostics={
-                **inverse.facts,
+                **attempt.inverse.facts,
                 **facts,
                 "residual": max(residual, tried.residual),
                 "corrections": corrections,
@@ -264,13 +265,15 @@ class Attempt:
         """What came of it; a patch of several steps of which none lowers its objective is refused."""
         engine, plan = self.engine, self.plan
         engine.tick(0, 1, f"Patching at strength {strength:g}")
-        delta, residual = direction_of(engine, change, self.inverse)
+        delta, gradient, residual = direction_of(engine, change, self.inverse)
         steps = [1.0]
         theta = engine.theta + strength * delta
         if plan.steps > 1:
             damping = self.inverse.facts["damping"]
             objective = OBJECTIVES[plan.intent].of(engine, change, strength, damping)
-            theta, steps, last = relinearise(engine, objective, self.curvature, strength * delta, plan.steps)
+            theta, steps, last = relinearise(
+                engine, objective, self.curvature, strength * delta, strength * gradient, plan.steps
+            )
             residual = max(residual, last)
         model = engine.model_at(theta)
         excess, binding = self.rails.excess(model)

@@ -39,48 +39,45 @@ FORGOTTEN = 2.0
 class Objective(Protocol):
     """Q(theta) and its gradient."""
 
-    def value(self, theta: Tensor) -> float:
-        """Q."""
-
-    def gradient(self, theta: Tensor) -> Tensor:
-        """grad Q (p,)."""
+    def at(self, theta: Tensor, gradient: bool) -> tuple[float, Tensor]:
+        """Q and grad Q (p,), for which an empty tensor stands if it is not wanted."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reweighted:
-    """The sum over the changed rows, (tau/n) sum_j e_j a_j l_j; losses of removed rows count up to a cap."""
+    """The sum over changed rows, (tau/n) sum_j e_j a_j l_j; losses of removed rows count up to a cap."""
 
     engine: Engine
     change: Change
     strength: float
     cap: Tensor
-    """(m,) infinite but for removed rows that would be pushed without end."""
+    """(m,) infinite but for removed rows, which would be pushed without end."""
 
     @classmethod
-    def of(cls, engine: Engine, change: Change, strength: float, capped: bool) -> Reweighted:
-        """The sum; if ``capped``, removed rows count up to ``FORGOTTEN`` above their loss now."""
-        cap = torch.full_like(change.e, math.inf)
-        if capped:
-            room = FORGOTTEN * math.log(max(len(engine.project.class_names or ()), 2))
-            weights = engine.split("train").weights
-            own = 1.0 if weights is None else weights[change.rows.to(engine.device)]
-            ceiling = engine.losses(change.rows, targets=change.targets) + room * own
-            cap = torch.where(change.e < 0, ceiling, cap)
-        return cls(engine, change, strength, cap)
+    def of(cls, engine: Engine, change: Change, strength: float) -> Reweighted:
+        """The sum, in which removed rows count up to ``FORGOTTEN`` above their loss now."""
+        if not len(change.rows):
+            return cls(engine, change, strength, change.e)
+        room = FORGOTTEN * math.log(max(len(engine.project.class_names or ()), 2))
+        weights = engine.split("train").weights
+        own = 1.0 if weights is None else weights[change.rows.to(engine.device)]
+        ceiling = engine.losses(change.rows, targets=change.targets) + room * own
+        return cls(
+            engine, change, strength, torch.where(change.e < 0, ceiling, torch.full_like(ceiling, math.inf))
+        )
 
-    def value(self, theta: Tensor) -> float:
-        """The sum at ``theta``."""
-        losses = self.engine.losses(self.change.rows, targets=self.change.targets, theta=theta)
-        total = self.change.e @ torch.minimum(losses, self.cap)
-        return self.strength / self.engine.n * float(total)
-
-    def gradient(self, theta: Tensor) -> Tensor:
-        """Its gradient (p,): capped rows do not pull."""
-        change = self.change
-        losses = self.engine.losses(change.rows, targets=change.targets, theta=theta)
+    def at(self, theta: Tensor, gradient: bool) -> tuple[float, Tensor]:
+        """The sum and its gradient: capped rows do not pull."""
+        engine, change = self.engine, self.change
+        if not len(change.rows):
+            return 0.0, torch.zeros_like(theta)
+        losses = engine.losses(change.rows, targets=change.targets, theta=theta)
+        value = float((change.e * torch.minimum(losses, self.cap)).double().sum())
+        if not gradient:
+            return self.strength / engine.n * value, theta.new_empty(0)
         e = change.e * (losses <= self.cap)
-        found = self.engine.weighted_gradient(e, change.rows, targets=change.targets, theta=theta)
-        return self.strength / self.engine.n * found
+        found = engine.weighted_gradient(e, change.rows, targets=change.targets, theta=theta)
+        return self.strength / engine.n * value, self.strength / engine.n * found
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +85,10 @@ class Unseen:
     """The re-weighted training objective, corrected so that theta_org is stationary without the change."""
 
     engine: Engine
+    weights: Tensor
+    """(n,) 1 + tau e_j of the rows that keep their label and are removed at most whole."""
     changed: Reweighted
+    """The others: new labels, and removals beyond the whole."""
     correction: Tensor
     """grad J(theta_org) (p,)"""
     proximity: float
@@ -97,28 +97,31 @@ class Unseen:
     @classmethod
     def of(cls, engine: Engine, change: Change, strength: float, damping: float) -> Unseen:
         """The objective of ``change`` at ``strength``."""
-        own = engine.weighted_gradient(engine.theta.new_ones(engine.n)) / engine.n
-        capped = bool((1 + strength * change.e < 0).any())
+        if "gradient of J" not in engine.memo:
+            own = engine.weighted_gradient(engine.theta.new_ones(engine.n)) / engine.n
+            engine.memo["gradient of J"] = own + engine.weight_decay * engine.theta
+        plain = change.keeps_label(engine) & (1 + strength * change.e >= 0)
+        weights = engine.theta.new_ones(engine.n)
+        weights.index_add_(0, change.rows.to(engine.device)[plain], strength * change.e[plain])
         return cls(
             engine,
-            Reweighted.of(engine, change, strength, capped),
-            own + engine.weight_decay * engine.theta,
+            weights,
+            Reweighted.of(engine, change.only(~plain), strength),
+            engine.memo["gradient of J"],
             0.0 if engine.weight_decay > 0 else damping,
         )
 
-    def value(self, theta: Tensor) -> float:
-        """Q at ``theta``."""
+    def at(self, theta: Tensor, gradient: bool) -> tuple[float, Tensor]:
+        """Q and its gradient (p,)."""
         engine, move = self.engine, theta - self.engine.theta
-        own = float(engine.losses(theta=theta).sum()) / engine.n
+        own, slope = engine.weighted_loss(self.weights, theta=theta, gradient=gradient)
+        more, more_slope = self.changed.at(theta, gradient)
         decay = engine.weight_decay / 2 * float(theta @ theta) + self.proximity / 2 * float(move @ move)
-        return own + decay + self.changed.value(theta) - float(self.correction @ move)
-
-    def gradient(self, theta: Tensor) -> Tensor:
-        """Its gradient (p,)."""
-        engine = self.engine
-        own = engine.weighted_gradient(theta.new_ones(engine.n), theta=theta) / engine.n
-        decay = engine.weight_decay * theta + self.proximity * (theta - engine.theta)
-        return own + decay + self.changed.gradient(theta) - self.correction
+        value = own / engine.n + decay + more - float(self.correction @ move)
+        if not gradient:
+            return value, slope
+        decayed = engine.weight_decay * theta + self.proximity * move
+        return value, slope / engine.n + decayed + more_slope - self.correction
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,40 +130,43 @@ class Forget:
 
     engine: Engine
     changed: Reweighted
-    reference: Tensor
-    """Outputs (n, c) at theta_org."""
     retained: Tensor
-    """(n,) training weight a_j of the rows that stay, 0 of the removed."""
+    """(m,) the rows that stay"""
+    reference: Tensor
+    """(m, c) their outputs at theta_org"""
+    weights: Tensor
+    """(m,) their training weights a_j"""
     proximity: float
 
     @classmethod
     def of(cls, engine: Engine, change: Change, strength: float, damping: float) -> Forget:
         """The objective of ``change`` at ``strength``."""
+        stays = torch.ones(engine.n, dtype=torch.bool)
+        stays[change.rows[(change.e < 0).cpu()]] = False
+        retained = stays.nonzero().ravel()
         weights = engine.split("train").weights
-        retained = engine.theta.new_ones(engine.n) if weights is None else weights.clone()
-        retained[change.rows[(change.e < 0).cpu()].to(engine.device)] = 0
         return cls(
             engine,
-            Reweighted.of(engine, change, strength, capped=True),
-            engine.outputs("train"),
+            Reweighted.of(engine, change, strength),
             retained,
+            engine.training_outputs[stays.to(engine.device)],
+            engine.theta.new_ones(len(retained)) if weights is None else weights[stays.to(weights.device)],
             engine.weight_decay + damping,
         )
 
-    def value(self, theta: Tensor) -> float:
-        """Q at ``theta``."""
+    def at(self, theta: Tensor, gradient: bool) -> tuple[float, Tensor]:
+        """Q and its gradient (p,)."""
         engine, move = self.engine, theta - self.engine.theta
-        held = self.retained @ engine.loss.divergence(self.reference, engine.outputs("train", theta))
-        return float(held) / engine.n + self.proximity / 2 * float(move @ move) + self.changed.value(theta)
-
-    def gradient(self, theta: Tensor) -> Tensor:
-        """Its gradient (p,)."""
-        engine = self.engine
-        outputs = engine.outputs("train", theta).requires_grad_()
-        held = self.retained @ engine.loss.divergence(self.reference, outputs) / engine.n
-        (cotangents,) = torch.autograd.grad(held, outputs)
-        pulled = engine.pullback(engine.split("train"), cotangents, theta)
-        return pulled + self.proximity * (theta - engine.theta) + self.changed.gradient(theta)
+        held, slope = engine.total(
+            lambda outputs, part: self.weights[part]
+            * engine.loss.divergence(self.reference[part], outputs),
+            self.retained,
+            theta=theta,
+            gradient=gradient,
+        )
+        more, more_slope = self.changed.at(theta, gradient)
+        value = held / engine.n + self.proximity / 2 * float(move @ move) + more
+        return value, slope / engine.n + self.proximity * move + more_slope if gradient else slope
 
 
 OBJECTIVES: dict[str, type[Unseen] | type[Forget]] = {"unseen": Unseen, "forget": Forget}
@@ -171,6 +177,7 @@ def relinearise(
     objective: Objective,
     curvature: str | Curvature,
     first: Tensor,
+    gradient: Tensor,
     steps: int,
 ) -> tuple[Tensor, list[float], float]:
     """theta (p,) after at most ``steps`` damped steps down ``objective``, their lengths, the worst residual.
@@ -180,17 +187,16 @@ def relinearise(
         objective: what falls with every step.
         curvature: gives B^-1 at each theta.
         first: (p,) the first full step, which is the one-step patch.
+        gradient: (p,) of the objective at theta_org.
         steps: how many at most; stops early where no shortened step lowers the objective.
     """
     chosen = resolve(CURVATURES, curvature, "curvature")
-    theta, value = engine.theta, objective.value(engine.theta)
-    gradient, direction = objective.gradient(theta), first
-    lengths: list[float] = []
+    theta, (value, _) = engine.theta, objective.at(engine.theta, gradient=False)
+    direction, lengths = first, []
     residual, longest = 0.0, 0.0
     for step in range(steps):
         engine.tick(step, steps, f"Step {step + 1} of {steps}")
         if step:
-            gradient = objective.gradient(theta)
             solution = chosen(engine, theta)(gradient[None])
             direction, residual = -solution.x[0], max(residual, solution.residual)
         slope = float(gradient @ direction)
@@ -201,12 +207,12 @@ def relinearise(
             direction, slope = math.sqrt(longest / slope) * direction, math.sqrt(longest * slope) * -1
         for shortening in range(SHORTENINGS + 1):
             length = 0.5**shortening
-            candidate = objective.value(theta + length * direction)
+            candidate, ahead = objective.at(theta + length * direction, gradient=step + 1 < steps)
             if math.isfinite(candidate) and candidate <= value + ARMIJO * length * slope:
                 break
         else:
             break
-        theta, value = theta + length * direction, candidate
+        theta, value, gradient = theta + length * direction, candidate, ahead
         lengths.append(length)
     return theta, lengths, residual
 
