@@ -29,8 +29,10 @@ __all__ = [
 DENSE_PARAMETERS = 4_000
 DENSE_PRODUCTS = 2e10
 """Auto takes the dense matrix while n c p^2 multiplications stay below this (about a second on one core)."""
-PATCH_FIDELITY = 0.95
-"""A direction with this correlation to the exact one costs a quarter and loses a tenth of its effect."""
+PATCH_FIDELITY = 0.9
+PATCH_ROWS = 3_000
+"""What the direction of a patch is solved to and on: the effect is measured, and a tenth of the cost loses
+little of it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class Auto(Described):
         default=0.99,
         metadata={"help": "Correlation with the exact psi to reach.", "min": 0.5, "max": 0.99999},
     )
+    rows: int | None = field(
+        default=None,
+        metadata={"help": "Training rows drawn for the curvature of large models; empty chooses.", "min": 1},
+    )
 
     def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
         """The inverse of B at ``theta``, by the cheaper faithful way."""
@@ -54,7 +60,8 @@ class Auto(Described):
         cheap = p <= DENSE_PARAMETERS and engine.n * c * p**2 <= DENSE_PRODUCTS
         if cheap:
             return Dense(damping=self.damping)(engine, theta)
-        return ConjugateGradient(damping=self.damping, fidelity=self.fidelity)(engine, theta)
+        rows = None if self.rows is None or self.rows >= engine.n / 2 else self.rows
+        return ConjugateGradient(damping=self.damping, fidelity=self.fidelity, rows=rows)(engine, theta)
 
 
 CURVATURES: dict[str, Any] = {"auto": Auto, "dense": Dense, "conjugate_gradient": ConjugateGradient}
@@ -69,7 +76,12 @@ def inverse_of(engine: Engine, curvature: str | Curvature) -> Inverse:
 
 
 def for_patches(curvature: str | Curvature) -> Curvature:
-    """The same B solved to the fidelity that a patch needs, whose effect is measured; tolerances stay."""
+    """The curvature of a patch's direction: a stated fidelity is lowered, since the effect is measured.
+
+    Explicit rows and tolerances stay.
+    """
     chosen = resolve(CURVATURES, curvature, "curvature")
-    fidelity = getattr(chosen, "fidelity", None)
-    return chosen if fidelity is None else replace(chosen, fidelity=min(fidelity, PATCH_FIDELITY))
+    if getattr(chosen, "fidelity", None) is None:
+        return chosen
+    fidelity, rows = min(chosen.fidelity, PATCH_FIDELITY), chosen.rows or PATCH_ROWS
+    return replace(chosen, fidelity=fidelity, rows=rows)

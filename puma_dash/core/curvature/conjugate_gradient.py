@@ -92,8 +92,10 @@ class ConjugateGradient(Described):
             if self.fidelity is None or system.precondition is None:
                 found = system.to_residual(vectors, self.tolerance)
             else:
-                found, described["fidelity"] = system.to_fidelity(vectors, self.fidelity)
+                found, reached = system.to_fidelity(vectors, self.fidelity)
                 described["rows"] = system.rows
+                if reached is not None:
+                    described["fidelity"] = reached
             size = vectors.norm(dim=1).clamp_min(torch.finfo(vectors.dtype).tiny)
             residual = float((found.residual.norm(dim=1) / size).max())
             return Solution(found.x, residual, found.products, time.perf_counter() - begin)
@@ -119,7 +121,8 @@ class System:
         self.precondition: SampleSpace | None = preconditioner(engine, self.shift, settings.preconditioner)
         self.rows = settings.rows or engine.n
         if settings.rows is None and settings.fidelity is not None and self.precondition is not None:
-            self.rows = self._fitting(engine.memo.get(settings) or ROWS_TIMES_ERROR / (1 - settings.fidelity**2))
+            known = engine.memo.get(("rows", settings)) or ROWS_TIMES_ERROR / (1 - settings.fidelity**2)
+            self.rows = self._fitting(known)
         self._product = self._draw(self.rows, settings.seed)
 
     def to_residual(self, vectors: Tensor, tolerance: float) -> Block:
@@ -131,26 +134,29 @@ class System:
         # There the recursion's residual drifts from the true one.
         return found._replace(residual=vectors - self._apply(found.x))
 
-    def to_fidelity(self, vectors: Tensor, fidelity: float) -> tuple[Block, float]:
-        """Solves to an error in the norm of B; also gives the fidelity that was reached."""
+    def to_fidelity(self, vectors: Tensor, fidelity: float) -> tuple[Block, float | None]:
+        """Solves to an error in the norm of B; also gives the fidelity, where it was measured.
+
+        It is not where the rows were given or theta has moved: then the error is that on the rows drawn.
+        """
         assert self.precondition is not None
         size = (vectors * self.precondition(vectors)).sum(1).clamp_min(torch.finfo(vectors.dtype).tiny)
+        chosen = self.theta is None and self.settings.rows is None
         allowed, x, products = 1 - fidelity**2, None, 0
         while True:
             sampled = self.rows < self.engine.n
-            enough = allowed * (SLACK**2 if sampled else 1)
-            found = self._run(vectors, x, lambda r, z: (r * z).sum(1) <= enough * size)  # noqa: B023
+            enough = (SLACK**2 if sampled else 1) * allowed * size
+            found = self._run(vectors, x, lambda r, z: (r * z).sum(1) <= enough)  # noqa: B023
             products += found.products
             error = float(((found.residual * self.precondition(found.residual)).sum(1) / size).max())
-            if sampled and self.theta is None and self.settings.rows is None:
+            if sampled and chosen:
                 error = self._error_elsewhere(vectors, found.x, size)
-            else:
-                allowed = math.inf
-            if error <= allowed:
-                return found._replace(products=products), math.sqrt(max(0.0, 1 - error))
+            if not chosen or not sampled or error <= allowed:
+                known = chosen or not sampled
+                return found._replace(products=products), math.sqrt(max(0.0, 1 - error)) if known else None
             self.rows, x = self._fitting(self.rows * max(2.0, 1.2 * error / allowed)), found.x
             self._product = self._draw(self.rows, self.settings.seed)
-            self.engine.memo[self.settings] = self.rows
+            self.engine.memo["rows", self.settings] = self.rows
 
     def _error_elsewhere(self, vectors: Tensor, x: Tensor, size: Tensor) -> float:
         """The squared relative error of ``x``, from the residuals on two samples that it does not know."""
