@@ -4,6 +4,7 @@
 VENV  := .venv
 RUN   := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+PEERS ?= .venv-peers
 ARGS  ?=
 
 # Asked by running it: a pyenv shim may exist without running.
@@ -20,10 +21,10 @@ PYTHON = $(shell for candidate in $(RUN) python3 python3.13 python3.12 python3.1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser lint bench clean
+.PHONY: help install demo test browser lint bench bench-peers clean
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 install: $(STAMP)  ## make .venv with all that is needed (Python 3.11 to 3.13)
 
@@ -59,8 +60,17 @@ lint: install  ## check style, format and types
 	$(RUN) -m mypy
 
 bench: install  ## measure speed and fidelity, print tables
-	$(RUN) -m benchmarks
+	PEERS=$(PEERS) $(RUN) -m benchmarks $(ARGS)
+
+bench-peers: install $(PEERS)/.installed  ## measure psi beside public libraries, in .venv-peers
+	PEERS=$(PEERS) $(RUN) -m benchmarks peers
+
+# An environment of their own: what they drag in must not decide what the product runs on.
+$(PEERS)/.installed: benchmarks/requirements-peers.txt | $(STAMP)
+	$(RUN) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check -r $<
+	@touch $@
 
 clean:  ## remove .venv, caches and build leftovers
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

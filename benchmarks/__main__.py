@@ -1,7 +1,12 @@
-"""Runs the benchmarks, prints their tables, writes benchmarks/RESULTS.md with machine and versions."""
+"""Runs the benchmarks, prints their tables and writes benchmarks/RESULTS.md.
+
+``python -m benchmarks`` runs all parts, that with the peers where they are installed; ``python -m benchmarks
+scoring peers`` runs these and leaves the rest of the file as it is.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 from datetime import UTC, datetime
@@ -10,29 +15,40 @@ from pathlib import Path
 import torch
 
 import puma_dash
-from benchmarks import growth, patching, scoring
+from benchmarks import growth, patching, peers, scoring
+from benchmarks.results import with_section
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+PARTS = {"scoring": scoring, "peers": peers, "patching": patching, "growth": growth}
 
 
 def main():
-    """Measures, prints, writes."""
+    """Measures, prints, writes after each part."""
     torch.set_num_threads(1)
-    lines = [
-        "# Benchmark results",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
-        f"one thread used; Python {platform.python_version()}, torch {torch.__version__}, PUMA Dash "
-        f"{puma_dash.__version__}. Times are medians; machines are noisy, read ratios within a table.",
-    ]
-    for part in (scoring, patching, growth):
-        title, table = part.measure()
-        print(f"\n{title}\n{table.to_string(index=False)}", flush=True)
-        head = "| " + " | ".join(table.columns) + " |"
-        rows = ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
-        lines += ["", f"## {title}", "", head, "|" + "---|" * len(table.columns), *rows]
-    RESULTS.write_text("\n".join(lines) + "\n", "utf-8")
-    print(f"\nwritten to {RESULTS}")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=PARTS, help="which; all if none is named")
+    chosen = parser.parse_args().parts or [name for name in PARTS if name != "peers" or peers.installed()]
+    for name in chosen:
+        lines = [
+            f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores, one thread used; Python "
+            f"{platform.python_version()}, torch {torch.__version__}, PUMA Dash {puma_dash.__version__}."
+        ]
+        for title, table in PARTS[name].measure():
+            print(f"\n{title}\n{table.to_string(index=False)}\n", flush=True)
+            head = "| " + " | ".join(table.columns) + " |"
+            rows = ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+            lines += ["", f"### {title}", "", head, "|" + "---|" * len(table.columns), *rows]
+        before = RESULTS.read_text("utf-8") if RESULTS.exists() else ""
+        RESULTS.write_text(with_section(before, name, "\n".join(lines), PARTS), "utf-8")
+        print(f"{name}: written to {RESULTS}", flush=True)
+
+
+def processor() -> str:
+    """The system and, where it says so, the processor."""
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text().splitlines() if listed.exists() else []
+    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return ", ".join([f"{platform.system()} {platform.machine()}", *models[:1]])
 
 
 main()

@@ -51,6 +51,7 @@ def measure():
                     "ECE": f"{mean[4]:.4f} ± {error[4]:.4f}",
                 }
             )
-    return f"Patch against retraining on test, mean ± 95 % interval over {len(SEEDS)} seeds", pd.DataFrame(
-        rows
+    yield (
+        f"Patch against retraining on test, mean ± 95 % interval over {len(SEEDS)} seeds",
+        pd.DataFrame(rows),
     )

@@ -54,4 +54,4 @@ def measure():
             "products": "",
         }
     )
-    return "psi of all 1 000 rows, digits network, 2 410 parameters, float64", pd.DataFrame(rows)
+    yield "psi of all 1 000 rows, digits network, 2 410 parameters, float64", pd.DataFrame(rows)
