@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from puma_dash._version import __version__
 
 if TYPE_CHECKING:
-    from puma_dash.core.api import apply, load, patch, value
+    from puma_dash.core.api import apply, load, patch, value, values
     from puma_dash.core.comparison import compare
     from puma_dash.core.criteria import (
         CRITERIA,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from puma_dash.ui.report import report
 
 _HOMES = {
-    "puma_dash.core.api": ("apply", "load", "patch", "value"),
+    "puma_dash.core.api": ("apply", "load", "patch", "value", "values"),
     "puma_dash.core.comparison": ("compare",),
     "puma_dash.core.criteria": (
         "CRITERIA",
@@ -139,6 +139,7 @@ __all__ = [
     "predicted_change",
     "report",
     "value",
+    "values",
 ]
 
 

@@ -6,13 +6,15 @@ import dataclasses
 import importlib
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from puma_dash.core.criteria import Criterion, resolve_criterion
-from puma_dash.core.curvature import Curvature
+from puma_dash.core.curvature import Curvature, inverse_of
+from puma_dash.core.curvature.influence import influences_of
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
 from puma_dash.core.plan import PatchPlan
@@ -95,6 +97,7 @@ def value(
     criterion: str | Criterion = "cross_entropy",
     *,
     curvature: str | Curvature = "auto",
+    parameters: str = "all",
     device: str | None = None,
     progress: Progress | None = None,
     cancel: CancelEvent | None = None,
@@ -106,6 +109,7 @@ def value(
         method: a key of ``VALUATIONS`` or an instance; "psi" is the influence on ``criterion``.
         criterion: a key of ``CRITERIA`` or an instance; lower is better.
         curvature: a key of ``CURVATURES`` or an instance, used by methods that solve.
+        parameters: which take part: "all", "last" (the last layer) or a pattern of names ("blocks.3.*").
         device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.
         progress: called as ``progress(done, total, message)``.
         cancel: an event; once set, the call raises ``Cancelled``.
@@ -113,7 +117,7 @@ def value(
     Returns:
         Scores (n,) float64 with their provenance. psi_j / n is the change of the criterion on removing row j.
     """
-    engine = engine_of(project, device, progress, cancel)
+    engine = engine_of(project, device, progress, cancel, parameters)
     chosen, target = resolve_valuation(method), resolve_criterion(criterion)
     start = time.perf_counter()
     scores, facts = chosen(engine, target, curvature)
@@ -126,11 +130,33 @@ def value(
     )
 
 
+def values(
+    project: Project,
+    criteria: Sequence[str | Criterion],
+    *,
+    curvature: str | Curvature = "auto",
+    parameters: str = "all",
+    device: str | None = None,
+    progress: Progress | None = None,
+    cancel: CancelEvent | None = None,
+) -> dict[str, Valuation]:
+    """psi of several criteria by name, for one block solve and one pass over the training rows.
+
+    Arguments, unit and sign as in ``value``, which then finds them done.
+    """
+    engine = engine_of(project, device, progress, cancel, parameters)
+    targets = [resolve_criterion(criterion) for criterion in criteria]
+    influences_of(engine, targets, inverse_of(engine, curvature))
+    options = {"curvature": curvature, "parameters": parameters, "device": device}
+    return {target.name: value(project, "psi", target, **options) for target in targets}
+
+
 def patch(
     project: Project,
     plan: PatchPlan,
     *,
     curvature: str | Curvature = "auto",
+    parameters: str = "all",
     seed: int = 0,
     device: str | None = None,
     progress: Progress | None = None,
@@ -143,7 +169,7 @@ def patch(
         Cancelled: ``cancel`` was set.
     """
     check_plan_for(project, plan)
-    engine = engine_of(project, device, progress, cancel)
+    engine = engine_of(project, device, progress, cancel, parameters)
     criteria = [resolve_criterion(hold) for hold in plan.hold]
     start = time.perf_counter()
     method = resolve_unlearner(plan.method)

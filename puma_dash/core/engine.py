@@ -96,7 +96,9 @@ class Engine:
         self.project = project
         self.device = choose_device(device)
         self.parameters = Parameters.of(project.model, parameters, project.train.inputs[:1])
-        small = sum(p.numel() for p in project.model.parameters()) <= DOUBLE_LIMIT and self.device.type == "cpu"
+        small = (
+            sum(p.numel() for p in project.model.parameters()) <= DOUBLE_LIMIT and self.device.type == "cpu"
+        )
         own = model_dtype(project.model)
         self.dtype = torch.float64 if small else torch.promote_types(own, torch.float32)
         if self.device.type == "cuda":
@@ -133,6 +135,12 @@ class Engine:
         """Raises ``Cancelled`` once the caller has asked for it."""
         if self._cancel is not None and self._cancel.is_set():
             raise Cancelled
+
+    def keep(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The arrays that ``compute`` gives, or gave before, where the project has a store (``Project.memo``)."""
+        store = self.project.memo.get("store")
+        full = f"{name} | {', '.join(self.parameters.names)} | {self.device.type} {self.dtype}"
+        return compute() if store is None else store(full, compute)
 
     # --- rows ------------------------------------------------------------
 

@@ -39,6 +39,7 @@ def forecast(
     *,
     split: str = "validation",
     curvature: str | Curvature = "auto",
+    parameters: str = "all",
     device: str | None = None,
     progress: Progress | None = None,
     cancel: CancelEvent | None = None,
@@ -58,13 +59,14 @@ def forecast(
         criteria: keys of ``CRITERIA`` or instances to be predicted besides those the plan holds.
         split: where metrics and flips are predicted.
         curvature: a key of ``CURVATURES`` or an instance.
+        parameters: which take part: "all", "last" (the last layer) or a pattern of names.
         device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.
         progress: called as ``progress(done, total, message)``.
         cancel: an event; once set, the call raises ``Cancelled``.
     """
     check_plan_for(project, plan)
     strength, extra = float(plan.strength), [resolve_criterion(criterion) for criterion in criteria]
-    engine = engine_of(project, device, progress, cancel)
+    engine = engine_of(project, device, progress, cancel, parameters)
     start = time.perf_counter()
     method = resolve_unlearner(plan.method)
     reweight = getattr(method, "reweight", InfluenceRemoval().reweight)

@@ -50,7 +50,9 @@ class Factored:
 
     def join(self, parts: list[Any]) -> Factored:
         """The rows of all ``parts``."""
-        return Factored(self.where, torch.cat([part.a for part in parts]), torch.cat([part.d for part in parts]))
+        return Factored(
+            self.where, torch.cat([part.a for part in parts]), torch.cat([part.d for part in parts])
+        )
 
     def gram(self, other: Any) -> Tensor:
         """Inner products (m, k)."""
@@ -126,7 +128,9 @@ class RowGradients:
     @classmethod
     def join(cls, parts: list[RowGradients]) -> RowGradients:
         """The rows of all parts, in that order."""
-        blocks = {name: block.join([part.blocks[name] for part in parts]) for name, block in parts[0].blocks.items()}
+        blocks = {
+            name: block.join([part.blocks[name] for part in parts]) for name, block in parts[0].blocks.items()
+        }
         return cls(blocks, parts[0].p)
 
     def __len__(self) -> int:
@@ -194,7 +198,9 @@ class Layer:
             ones = [a.new_ones(len(a), 1)] if "bias" in self.where else []
             return Factored(where, torch.cat([a, *ones], dim=1) if ones else a, d)
         parts = {"weight": self._weight, "bias": self._bias}
-        return Explicit(where, torch.cat([parts[part](a, d).flatten(1) for part in parts if part in self.where], 1))
+        return Explicit(
+            where, torch.cat([parts[part](a, d).flatten(1) for part in parts if part in self.where], 1)
+        )
 
     def _once(self, a: Tensor) -> bool:
         return isinstance(self.module, nn.Linear) and a.ndim == 2 and "weight" in self.where
@@ -275,7 +281,9 @@ class Layout:
             if all(float((found[part] - truth[part]).norm()) <= close for part in layer.where.values())
         ]
         budget, kept = ROW_NUMBERS / max(rows, 1), []
-        for size, layer in sorted(((probe.numbers(layer), layer) for layer in layers), key=lambda pair: pair[0]):
+        for size, layer in sorted(
+            ((probe.numbers(layer), layer) for layer in layers), key=lambda pair: pair[0]
+        ):
             if size > budget:
                 break
             budget -= size
@@ -380,9 +388,7 @@ def _rest(
     return Explicit(tuple(where[name] for name in names), flat)
 
 
-def _differentiable(
-    engine: Engine, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
-) -> bool:
+def _differentiable(engine: Engine, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]) -> bool:
     try:
         _rest(engine, inputs, cotangents, names, None)
     except (RuntimeError, NotImplementedError):

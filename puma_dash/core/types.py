@@ -114,7 +114,11 @@ class Project:
     class_names: tuple[str, ...] | None = None
     trainer: Callable[..., nn.Module] | None = None
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
-    """Work that later calls on the same project reuse (engines, factors); dropped with the project."""
+    """Work that later calls on the same project reuse (engines, factors); dropped with the project.
+
+    Under "store" a workspace may put ``store(name, compute)``, which keeps the arrays that ``compute()`` makes
+    on disk, for this project under this name.
+    """
 
     def __post_init__(self) -> None:
         """Copies the model and checks everything at the edge, so that nothing inside has to."""

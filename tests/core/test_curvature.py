@@ -129,20 +129,6 @@ def test_a_singular_matrix_is_refused():
         puma.value(project, curvature=puma.Dense(damping=0.0))
 
 
-@pytest.mark.parametrize(
-    ("name", "weight_decay", "damping"),
-    [("softmax", 0.02, 0.0), ("softmax", 0.0, 0.01), ("one logit", 0.02, 0.0), ("regression", 0.02, 0.0)],
-)
-def test_automatic_damping_of_linear_models(name, weight_decay, damping):
-    engine = Engine(CONVEX[name].project(weight_decay=weight_decay))
-    assert inverse_of(engine, "auto").facts["damping"] == damping
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_automatic_damping_of_networks(name):
-    assert inverse_of(Engine(CASES[name].project()), "auto").facts["damping"] == 0.01
-
-
 def test_automatic_choice():
     small, large = CASES["softmax"], case(mlp(3, 90, 60, 3), (3,), 3)
     assert inverse_of(Engine(small.project()), "auto").facts["curvature"] == "dense Cholesky"

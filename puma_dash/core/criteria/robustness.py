@@ -65,8 +65,8 @@ class Adversarial(CrossEntropy):
         low, high = (float(end) for end in engine.project.train.inputs.aminmax())
         generator = torch.Generator().manual_seed(self.seed)
         start = torch.rand(data.inputs.shape, generator=generator, dtype=engine.dtype) * 2 - 1
-        pieces = []
-        for part in engine.batches(len(data)):
+
+        def craft(part: slice) -> Tensor:
             engine.tick(part.start, len(data), "Crafting adversarial examples")
             x = engine.to(data.inputs[part])
             # A row beyond the training range stays where it is, it is not pulled in.
@@ -78,5 +78,6 @@ class Adversarial(CrossEntropy):
                 losses = engine.loss(forward(engine.model, {}, moved), data.targets[part])
                 (slope,) = torch.autograd.grad(losses.sum(), moved)
                 moved = (moved.detach() + self.step * self.epsilon * slope.sign()).clamp(least, most)
-            pieces.append(moved.to(data.inputs))
-        return torch.cat(pieces)
+            return moved.to(data.inputs)
+
+        return torch.cat(engine.over(len(data), craft))

@@ -1,4 +1,4 @@
-"""What every curvature shares: the inverse it returns, and how ``damping="auto"`` is settled."""
+"""What every curvature shares: the inverse it returns, and what that says of itself."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
-
-NETWORK_DAMPING = 0.01
 
 
 class Solution(NamedTuple):
@@ -65,29 +63,6 @@ def facts(engine: Engine, name: str, matrix: str, damping: float, rows: int) -> 
 def describe_device(device: torch.device) -> str:
     """The device as a person would name it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
-
-
-def settle_damping(engine: Engine, damping: float | str) -> float:
-    """The number that ``damping`` stands for.
-
-    "auto" is 0 where B is positive definite without it (a model linear in its parameters, with weight decay),
-    else .01, the value at which one-step patches of small networks stay faithful.
-    """
-    if damping != "auto":
-        if isinstance(damping, str) or not 0 <= damping < float("inf"):
-            raise ProjectError(f'expected damping >= 0 or "auto", but got {damping!r}.')
-        return float(damping)
-    return 0.0 if engine.weight_decay > 0 and is_linear(engine) else NETWORK_DAMPING
-
-
-def is_linear(engine: Engine) -> bool:
-    """Whether the outputs are an affine function of the parameters, tried on a few rows and one direction."""
-    rows = engine.split("train").take(torch.arange(min(16, engine.n)).numpy())
-    generator = torch.Generator().manual_seed(0)
-    direction = torch.randn(len(engine.theta), generator=generator).to(engine.theta)
-    z, dz = engine.pushforward(rows, direction)
-    moved = engine.outputs(rows, engine.theta + direction)
-    return bool((moved - z - dz).norm() <= 1e-4 * dz.norm())
 
 
 def indefinite(where: str, damping: float) -> ProjectError:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from puma_dash.core.curvature.base import Inverse, Solution, facts, indefinite, settle_damping
+from puma_dash.core.curvature.base import Inverse, Solution, facts, indefinite
+from puma_dash.core.curvature.damping import settle_damping
 from puma_dash.core.curvature.krylov import Block, conjugate_gradient
 from puma_dash.core.curvature.sample_space import SampleSpace, preconditioner
 from puma_dash.core.curvature.sampling import sample_rows
@@ -115,7 +116,9 @@ class ConjugateGradient(Described):
 class System:
     """B at one theta, on all rows or a sample, with its preconditioner."""
 
-    def __init__(self, settings: ConjugateGradient, engine: Engine, theta: Tensor | None, damping: float) -> None:
+    def __init__(
+        self, settings: ConjugateGradient, engine: Engine, theta: Tensor | None, damping: float
+    ) -> None:
         self.settings, self.engine, self.theta = settings, engine, theta
         self.damping, self.shift = damping, engine.weight_decay + damping
         self.precondition: SampleSpace | None = preconditioner(engine, self.shift, settings.preconditioner)

@@ -10,13 +10,8 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from puma_dash.core.curvature.base import (
-    Inverse,
-    Solution,
-    facts,
-    indefinite,
-    settle_damping,
-)
+from puma_dash.core.curvature.base import Inverse, Solution, facts, indefinite
+from puma_dash.core.curvature.damping import settle_damping
 from puma_dash.core.objective import forward
 from puma_dash.core.registry import Described
 from puma_dash.core.types import ProjectError

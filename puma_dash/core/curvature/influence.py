@@ -1,12 +1,16 @@
-"""The influence of every training row on one criterion: what valuation shows and patches are planned with."""
+"""The influence of every training row on criteria: what valuation shows and patches are planned with."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
+from puma_dash.core.row_gradients import Layout, Recording
+
+if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
     from puma_dash.core.curvature.base import Inverse
     from puma_dash.core.engine import Engine
@@ -24,13 +28,41 @@ class Influence(NamedTuple):
     iterations: int
 
 
-def influence_of(engine: Engine, criterion: Criterion, inverse: Inverse) -> Influence:
-    """One solve and one forward-mode pass; kept by the engine, since patches ask for it again."""
+def influences_of(engine: Engine, criteria: Sequence[Criterion], inverse: Inverse) -> list[Influence]:
+    """One block solve and one pass over the training rows; kept by the engine, since patches ask again."""
     known = engine.memo.setdefault(inverse, {})
-    if criterion not in known:
-        value, gradient = engine.criterion_gradient(criterion)
-        solution = inverse(gradient[None])
+    new = [criterion for criterion in dict.fromkeys(criteria) if criterion not in known]
+    if new:
+        values, gradients = zip(*(engine.criterion_gradient(criterion) for criterion in new), strict=True)
+        solution = inverse(torch.stack(gradients))
         engine.tick(1, 2, "Scoring the training rows")
-        psi = engine.directional_scores(solution.x)[0]
-        known[criterion] = Influence(value, solution.x[0], psi, solution.residual, solution.iterations)
-    return known[criterion]
+        psi = scores(engine, solution.x)
+        for k, criterion in enumerate(new):
+            known[criterion] = Influence(
+                values[k], solution.x[k], psi[k], solution.residual, solution.iterations
+            )
+    return [known[criterion] for criterion in criteria]
+
+
+def scores(engine: Engine, directions: Tensor) -> Tensor:
+    """s^T (a_j grad l_j) for every training row j, (k, n), for directions s (k, p).
+
+    One direction takes a forward-mode pass, about three bare forward passes. For several the rows' gradients
+    are written down layer by layer, a batch at a time, and each further direction costs next to nothing.
+    """
+    layout = Layout.of(engine, engine.batch_size) if len(directions) > 1 else None
+    if layout is None or layout.missing:
+        return engine.directional_scores(directions)
+    found = directions.new_empty(len(directions), engine.n)
+
+    def score(part: slice) -> None:
+        rows = torch.arange(part.start, part.stop)
+        inputs, base = engine.training_inputs(rows)
+        recording = Recording(engine, inputs, layout.layers)
+        outputs = recording.outputs.detach().requires_grad_()
+        losses = engine.loss(outputs, engine.split("train").targets[part]) * base
+        (cotangents,) = torch.autograd.grad(losses.sum(), outputs)
+        found[:, part] = recording.gradients(cotangents, layout.rest).times(directions)
+
+    engine.over(engine.n, score)
+    return found

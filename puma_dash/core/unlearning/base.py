@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from puma_dash.core.curvature.influence import influence_of
+from puma_dash.core.curvature.influence import influences_of
 from puma_dash.core.types import ProjectError, listing
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def influences(engine: Engine, criteria: tuple[Criterion, ...], inverse: Inverse
     if not criteria:
         empty = engine.theta.new_zeros
         return Influences((), empty(0, len(engine.theta)), empty(0, engine.n), 0.0)
-    solved = [influence_of(engine, criterion, inverse) for criterion in criteria]
+    solved = influences_of(engine, criteria, inverse)
     return Influences(
         criteria,
         torch.stack([found.direction for found in solved]),

@@ -158,8 +158,7 @@ class Forget:
         """Q and its gradient (p,)."""
         engine, move = self.engine, theta - self.engine.theta
         held, slope = engine.total(
-            lambda outputs, part: self.weights[part]
-            * engine.loss.divergence(self.reference[part], outputs),
+            lambda outputs, part: self.weights[part] * engine.loss.divergence(self.reference[part], outputs),
             self.retained,
             theta=theta,
             gradient=gradient,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from puma_dash.core.curvature import Curvature, inverse_of
-from puma_dash.core.curvature.influence import influence_of
+from puma_dash.core.curvature.influence import influences_of
 from puma_dash.core.registry import Described
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Psi(Described):
     ) -> tuple[Tensor, dict[str, Any]]:
         """psi (n,) and how it was computed."""
         inverse = inverse_of(engine, curvature)
-        found = influence_of(engine, criterion, inverse)
+        (found,) = influences_of(engine, [criterion], inverse)
         return found.psi, {
             **inverse.facts,
             "criterion_value": found.value,
