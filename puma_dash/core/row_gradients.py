@@ -316,10 +316,15 @@ class Recording:
                 hook.remove()
 
     def _watch(self, name: str) -> Any:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            if not output.requires_grad:
-                output.requires_grad_()  # the parameters do not: no gradient of a weight is ever computed
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            if not args:
+                return None  # called by keyword: not seen, hence without a rule
             self._seen[name].append((args[0].detach(), output))
+            if output.requires_grad:
+                return None
+            # The parameters require none, so that no gradient of a weight is ever computed. The model gets a
+            # copy: it may change what a layer gives in place, which a leaf does not allow.
+            return output.requires_grad_().clone()
 
         return hook
 
