@@ -56,9 +56,9 @@ class Factored:
         """Inner products (m, k)."""
         return (self.a @ other.a.T) * (self.d @ other.d.T)
 
-    def squared_norms(self) -> Tensor:
-        """Squared norms (m,)."""
-        return self.a.square().sum(1) * self.d.square().sum(1)
+    def dots(self, other: Any) -> Tensor:
+        """Inner products (m,) of each row with the same row of ``other``."""
+        return (self.a * other.a).sum(1) * (self.d * other.d).sum(1)
 
     def times(self, vectors: Tensor) -> Tensor:
         """Inner products (k, m) with ``vectors`` (k, p)."""
@@ -101,9 +101,9 @@ class Explicit:
         """Inner products (m, k)."""
         return self.g @ other.g.T
 
-    def squared_norms(self) -> Tensor:
-        """Squared norms (m,)."""
-        return self.g.square().sum(1)
+    def dots(self, other: Any) -> Tensor:
+        """Inner products (m,) of each row with the same row of ``other``."""
+        return (self.g * other.g).sum(1)
 
     def times(self, vectors: Tensor) -> Tensor:
         """Inner products (k, m) with ``vectors`` (k, p)."""
@@ -157,9 +157,13 @@ class RowGradients:
             total[:stop, start:stop] = strip.T
         return total
 
+    def dots(self, other: RowGradients) -> Tensor:
+        """Inner products (m,) of each row with the same row of ``other``, of the same layout."""
+        return torch.stack([block.dots(other.blocks[name]) for name, block in self.blocks.items()]).sum(0)
+
     def squared_norms(self) -> Tensor:
         """Squared norms (m,)."""
-        return torch.stack([block.squared_norms() for block in self.blocks.values()]).sum(0)
+        return self.dots(self)
 
     def times(self, vectors: Tensor) -> Tensor:
         """Inner products (k, m) with ``vectors`` (k, p)."""
