@@ -169,6 +169,11 @@ class RowGradients:
         """Inner products (k, m) with ``vectors`` (k, p)."""
         return torch.stack([block.times(vectors) for block in self.blocks.values()]).sum(0)
 
+    def dense(self) -> Tensor:
+        """The gradients (m, p) themselves."""
+        first = next(iter(self.blocks.values())).first
+        return self.combination(torch.eye(len(self)).to(first))
+
     def combination(self, u: Tensor) -> Tensor:
         """sum_i u_ki g_i (k, p) for u (k, m)."""
         total = u.new_zeros(len(u), self.p)

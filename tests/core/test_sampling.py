@@ -84,9 +84,7 @@ def test_products_of_drawn_rows_are_right_on_average(name):
     case = CASES[name]
     engine, reference = Engine(case.project(), device="cpu"), Reference(case)
     v = torch.randn(1, len(engine.theta), generator=torch.Generator().manual_seed(0)).double()
-    draws = torch.cat(
-        [engine.gauss_newton_product(*sample_rows(engine, 8, seed))(v) for seed in range(200)]
-    )
+    draws = torch.cat([engine.gauss_newton_product(*sample_rows(engine, 8, seed))(v) for seed in range(200)])
     exact = reference.ggn() @ v[0]
     error = float((draws.mean(0) - exact).norm())
     assert error < 3 * float((draws - exact).norm(dim=1).square().mean().sqrt()) / 200**0.5

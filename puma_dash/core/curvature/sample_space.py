@@ -91,22 +91,48 @@ def _factor(gram: Tensor, shift: float) -> Tensor | None:
     return None if failed else factor  # a tiny shift drowns in rounding
 
 
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Which columns k of the roots of a_i H_i make up J: M of them, drawn in proportion to their share."""
+
+    rows: Tensor
+    """(M,) i, ascending."""
+    columns: Tensor
+    """(M,) k"""
+    inverse: Tensor
+    """(M,) inverses of the probabilities."""
+    complete: bool
+    """Whether all columns are there that are not 0, so that J^T J is the Gauss-Newton matrix itself."""
+
+    @classmethod
+    def of(cls, engine: Engine, count: int) -> Draw:
+        """``count`` columns, or all that are not 0; the same ones in every call."""
+        shares = curvature_shares(engine).cpu()
+        there = int((shares > 0).sum())
+        drawn, inverse = systematic(shares.ravel(), min(count, there), seed=0)
+        return cls(drawn // shares.shape[1], drawn % shares.shape[1], inverse, count >= there)
+
+    def of_rows(self, rows: Tensor) -> Tensor:
+        """Which of the M belong to each of ``rows`` (m,): (m, s), with -1 where a row has fewer than s."""
+        first, last = (torch.searchsorted(self.rows, rows, right=right) for right in (False, True))
+        found = first[:, None] + torch.arange(int((last - first).max()))
+        return torch.where(found < last[:, None], found, -1)
+
+
 def gradients(engine: Engine, count: int) -> tuple[RowGradients, Tensor, Layout]:
     """J of ``count`` gradients, J J^T (M, M), and the layers behind them; they depend on no damping."""
     key = ("sample space", count)
     if key not in engine.memo:
         layout = Layout.of(engine, count)
-        shares = curvature_shares(engine).cpu()
-        drawn, inverse = systematic(shares.ravel(), min(count, int((shares > 0).sum())), seed=0)
-        chosen, columns = drawn // shares.shape[1], engine.to(drawn % shares.shape[1])
-        scale = engine.to((inverse / engine.n).sqrt())
+        draw = Draw.of(engine, count)
+        columns, scale = engine.to(draw.columns), engine.to((draw.inverse / engine.n).sqrt())
 
         def record(part: slice) -> RowGradients:
-            inputs, base = engine.training_inputs(chosen[part])
+            inputs, base = engine.training_inputs(draw.rows[part])
             recording = Recording(engine, inputs, layout.layers)
             roots = engine.loss.root_columns(recording.outputs.detach(), columns[part])
             return recording.gradients(roots * (scale[part] * base.sqrt())[:, None], layout.rest)
 
-        rows = RowGradients.join(engine.over(len(drawn), record))
-        engine.memo[key] = rows, rows.self_gram() if rows.blocks else shares, layout
+        rows = RowGradients.join(engine.over(len(draw.rows), record))
+        engine.memo[key] = rows, rows.self_gram() if rows.blocks else scale, layout
     return engine.memo[key]
