@@ -9,7 +9,7 @@ import puma_dash as puma
 
 from .cases import CASES, CONVEX, LOSS, Case, Reference, case, converged, mlp
 from .test_architectures import ARCHITECTURES
-from .test_ridge import N, WD, Ridge
+from .test_ridge import WD, N, Ridge
 
 DENSE = puma.Dense(damping=0.05)
 SAMPLED = puma.ConjugateGradient(damping=0.05, tolerance=1e-11)
@@ -49,7 +49,8 @@ def test_removals_are_exact_in_the_quadratic_model(name, curvature):
     key = key_of(reference)
     b, slope, gradients = reference.b(0.05), reference.criterion_gradient(key), reference.gradients()
     expected = [
-        float(slope @ torch.linalg.solve(b - own_curvature(reference, j), gradients[j])) for j in range(reference.n)
+        float(slope @ torch.linalg.solve(b - own_curvature(reference, j), gradients[j]))
+        for j in range(reference.n)
     ]
     scores = puma.value(CASES[name].project(), puma.Psi(leverage=True), key, curvature=curvature).scores
     np.testing.assert_allclose(scores, expected, rtol=1e-6, atol=1e-8)
@@ -60,7 +61,8 @@ def test_architectures(name):
     start = ARCHITECTURES[name]()
     reference = Reference(start)
     expected = [
-        float(torch.linalg.solve(reference.b(0.05), own_curvature(reference, j)).trace()) for j in range(reference.n)
+        float(torch.linalg.solve(reference.b(0.05), own_curvature(reference, j)).trace())
+        for j in range(reference.n)
     ]
     np.testing.assert_allclose(puma.leverage(start.project(), curvature=SAMPLED), expected, rtol=1e-6)
 
@@ -88,7 +90,8 @@ def test_one_logit_divides_by_one_minus_leverage():
     project = CASES["one logit"].project()
     h = puma.leverage(project, curvature=DENSE)
     plain, corrected = (
-        puma.value(project, method, curvature=DENSE).scores for method in (puma.Psi(), puma.Psi(leverage=True))
+        puma.value(project, method, curvature=DENSE).scores
+        for method in (puma.Psi(), puma.Psi(leverage=True))
     )
     np.testing.assert_allclose(corrected, plain / (1 - h))
 
@@ -102,7 +105,9 @@ def test_closer_to_leave_one_out_retraining(name):
     truth = [reference.n * (float(reference.criterion(theta=reference.minimise(w))) - before) for w in keep]
     exact = puma.Dense(damping=0.0)
     error = {
-        corrected: np.abs(puma.value(project, puma.Psi(leverage=corrected), curvature=exact).scores - truth).sum()
+        corrected: np.abs(
+            puma.value(project, puma.Psi(leverage=corrected), curvature=exact).scores - truth
+        ).sum()
         for corrected in (False, True)
     }
     assert error[True] < error[False]

@@ -18,7 +18,9 @@ def truth(case, damping=0.05) -> np.ndarray:
     """(m, n): grad l_t^T B^-1 a_i grad l_i."""
     reference = Reference(case)
     x, y = case.validation
-    validation = torch.autograd.functional.jacobian(lambda t: reference.losses(torch.as_tensor(x), y, t), reference.theta)
+    validation = torch.autograd.functional.jacobian(
+        lambda t: reference.losses(torch.as_tensor(x), y, t), reference.theta
+    )
     return (validation @ torch.linalg.solve(reference.b(damping), reference.gradients().T)).numpy()
 
 
@@ -54,7 +56,9 @@ def test_which_evaluation_rows_one_training_row_harms(way):
     np.testing.assert_allclose(found[:, 0], truth(CASES["softmax"])[:, 7], rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("weighted softmax", puma.CrossEntropy), ("regression", puma.MeanSquaredError)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("weighted softmax", puma.CrossEntropy), ("regression", puma.MeanSquaredError)]
+)
 def test_the_mean_is_psi(name, kind, way):
     project = CASES[name].project()
     found = puma.pairwise_influence(project, curvature=way)

@@ -1,7 +1,8 @@
 """g^T B^-1 h for the gradients g and h of any rows, without a solve per row.
 
 Where B is dense its factor gives the exact value. Elsewhere the Gauss-Newton matrix of M sampled gradients
-stands in for that of all rows, F = J^T J + d I (``sample_space``), and with W = L^-1 J g
+stands in for that of all rows, F = J^T J + d I (``sample_space``; a little less than d under the factor L
+makes up for what the M have not seen), and with W = L^-1 J g
 
     g^T F^-1 h = (g^T h - W_g^T W_h) / d.
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from puma_dash.core.curvature import Curvature, Inverse
     from puma_dash.core.engine import Engine
 
-ROWS = 1_000
-"""Gradients in F where nobody chose how many."""
+ROWS, SHARE = (1_000, 2_000), 5
+"""Where nobody chose, F has one gradient for so many rows, within these bounds."""
 
 
 class Form(Protocol):
@@ -114,7 +115,8 @@ class SampledForm:
         """What the blocks (m, c, c) gain when the columns ``own`` (m, s; -1 for none) leave J.
 
         With E the rows of J that go, (F - E^T E)^-1 = F^-1 + F^-1 E^T (I - E F^-1 E^T)^-1 E F^-1, where
-        E F^-1 g = V^T W_g and I - E F^-1 E^T = d V^T V for V the columns of L^-1 that belong to E.
+        E F^-1 g = V^T W_g and I - E F^-1 E^T = d V^T V for V the columns of L^-1 that belong to E. (Less
+        than d under L scales the inverse as a whole, and changes nothing here.)
         """
         there = (own >= 0).to(self.undone)
         v = self.undone.T[own.clamp_min(0)] * there[:, :, None]  # (m, s, M)
@@ -155,19 +157,20 @@ def _sampled(engine: Engine, chosen: Any, count: int | None) -> SampledForm:
             f'{chosen!r}; try matrix="ggn", or puma.Dense(matrix="hessian") for a small model.'
         )
     damping = settle_damping(engine, chosen.damping)
-    draw = Draw.of(engine, count or ROWS)
-    space = sample_inverse(engine, engine.weight_decay + damping, count or ROWS)
+    count = count or min(max(engine.n // SHARE, ROWS[0]), ROWS[1])
+    space = sample_inverse(engine, engine.weight_decay + damping, count)
     if space is None:
         raise ProjectError(
-            f"expected positive curvature in some layer with gradients by row, but found none at damping {damping:g}; "
-            "try a larger damping, as in puma.ConjugateGradient(damping=0.01)."
+            "expected layers with gradients by row and wd + damping > 0, but cannot factor their Gram matrix "
+            f"at damping {damping:g}; try puma.ConjugateGradient(damping=0.01)."
         )
-    eye = torch.eye(len(space.factor)).to(space.factor)
-    undone = torch.linalg.solve_triangular(space.factor, eye, upper=False)
-    facts = {
+    undone = torch.linalg.solve_triangular(
+        space.factor, torch.eye(len(space.rows)).to(space.factor), upper=False
+    )
+    described = {
         "curvature": "sampled Gauss-Newton",
         "damping": damping,
         "weight_decay": engine.weight_decay,
         "rows": len(space.rows),
     }
-    return SampledForm(space, draw, undone, facts)
+    return SampledForm(space, Draw.of(engine, count), undone, described)

@@ -68,6 +68,10 @@ class Stream:
         """a_i times the gradient of l_i in the outputs (m, c)."""
         return slopes(self.engine, self.split, outputs, part)
 
+    def weighted(self, values: Tensor, part: slice) -> Tensor:
+        """a_i times ``values`` (m, ...)."""
+        return weighted(self.split, values, part)
+
     def gradients(self, part: slice) -> RowGradients:
         """a_i grad l_i."""
         recording = self.recording(part)
@@ -78,4 +82,11 @@ def slopes(engine: Engine, split: Split, outputs: Tensor, part: slice = slice(No
     """a_i times the gradient of l_i in the ``outputs`` (m, c) of the rows ``part`` of ``split``."""
     leaf = outputs.detach().requires_grad_()
     (found,) = torch.autograd.grad(engine.loss(leaf, split.targets[part]).sum(), leaf)
-    return found if split.weights is None else found * split.weights[part, None].to(found)
+    return weighted(split, found, part)
+
+
+def weighted(split: Split, values: Tensor, part: slice = slice(None)) -> Tensor:
+    """a_i times ``values`` (m, ...) of the rows ``part`` of ``split``."""
+    if split.weights is None:
+        return values
+    return values * split.weights[part].to(values).reshape(-1, *[1] * (values.ndim - 1))

@@ -85,8 +85,11 @@ def corrected_psi(engine: Engine, form: Form, direction: Tensor) -> Tensor:
 
 
 def over_own(engine: Engine, form: Form, index: Tensor, work: Callable[..., Tensor]) -> Tensor:
-    """``work`` (m,) of the training rows ``index`` (m,): called with a slice of them, their outputs (b, c),
-    K_ii and a_i H_i / n, both (b, c, c)."""
+    """``work`` (m,) of the training rows ``index`` (m,).
+
+    It is called with a slice of them, their outputs (b, c), K_ii and C_i = a_i H_i / n, both (b, c, c). Where
+    K_ii leaves the row's own share of B out, it is added: (K_ii^-1 + C_i)^-1.
+    """
     train = engine.split("train")
     chosen = train if len(index) == engine.n else train.take(index.numpy())
     c = engine.outputs(train.take(np.arange(1))).shape[1]
@@ -98,9 +101,7 @@ def over_own(engine: Engine, form: Form, index: Tensor, work: Callable[..., Tens
         units = torch.eye(c).to(outputs)[:, None].expand(c, len(outputs), c)
         own = form.blocks([stream.pulled(recording, unit) for unit in units], index[part])
         root = engine.loss.hessian_root(outputs).to(own)
-        curved = root @ root.transpose(1, 2) / engine.n
-        if train.weights is not None:
-            curved *= chosen.weights[part, None, None].to(own)
+        curved = stream.weighted(root @ root.transpose(1, 2), part) / engine.n
         if form.apart:
             own = torch.linalg.solve(torch.eye(c).to(own) + own @ curved, own)
         return work(part, outputs, own, curved)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from puma_dash.core.curvature import Curvature, inverse_of
-from puma_dash.core.curvature.influence import influence_of
 from puma_dash.core.curvature.forms import form_of
+from puma_dash.core.curvature.influence import influence_of
 from puma_dash.core.registry import Described
 from puma_dash.core.valuation.leverage import corrected_psi
 
@@ -31,9 +31,7 @@ class Psi(Described):
 
     leverage: bool = field(
         default=False,
-        metadata={
-            "help": "Correct each row's removal for the curvature that goes with it: one more pass per output."
-        },
+        metadata={"help": "Each row takes its own curvature along: exact single removals, slower."},
     )
 
     def __call__(

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SelfInfluence(Described):
-    """-g_j^T B^-1 g_j with g_j = a_j grad l_j: removing row j raises its own loss by about g_j^T B^-1 g_j / n.
+    """-g_j^T B^-1 g_j, g_j = a_j grad l_j: removing row j raises a_j l_j by about g_j^T B^-1 g_j / n.
 
-    Rows that only memory explains come first: wrong labels, and the rarest right ones. One forward and one
-    backward pass over the rows; nothing is solved per row (``curvature.forms``). The sampled matrix lacks the
-    share of the curvature that is a row's own; along g_j it is known without another pass.
+    Rows that only memory explains come first: wrong labels, and the rarest right ones. It takes one forward
+    and one backward pass over the rows and memory for one batch; nothing is solved row by row. It is exact
+    with a dense B. Else a sample of gradients stands for B, and a few random rows are solved for, to say how
+    far off that is: the diagnostics hold the median of estimate / truth, the ratio of its 90 % and 10 %
+    quantiles, and the rank correlation.
     """
 
     label = "self-influence, negated"
@@ -69,14 +71,23 @@ class SelfInfluence(Described):
 
 
 def self_influence(engine: Engine, form: Form) -> Tensor:
-    """g_j^T B^-1 g_j (n,) of all training rows, in float64."""
+    """g_j^T B^-1 g_j (n,) of all training rows, in float64.
+
+    With v_j the slope of a_j l_j in the outputs and C_j = a_j H_j / n, a row's own share of B adds C_j to the
+    inverse of K_jj (``leverage``). Here K_jj is known along v_j only, and is taken for isotropic.
+    """
     stream = Stream(engine, engine.split("train"), message="Self-influence")
 
     def score(part: slice) -> Tensor:
         recording = stream.recording(part)
-        v = stream.slopes(recording.outputs, part)  # (m, c)
-        found = form.blocks([stream.pulled(recording, v)], torch.arange(part.start, part.stop))[:, 0, 0]
-        return found
+        outputs, v = recording.outputs.detach(), stream.slopes(recording.outputs, part)  # (m, c)
+        rows = torch.arange(part.start, part.stop)
+        found = form.blocks([stream.pulled(recording, v)], rows)[:, 0, 0]
+        if not form.apart:
+            return found
+        curved = stream.weighted(engine.loss.hessian_product(outputs, v), part) / engine.n
+        size = v.square().sum(1).clamp_min(torch.finfo(v.dtype).tiny)
+        return found / (1 + found * ((curved * v).sum(1) / size / size).to(found))
 
     return torch.cat(stream.over(score)).double()
 
@@ -86,7 +97,8 @@ def _compared(engine: Engine, curvature: str | Curvature, found: Tensor, count: 
     from scipy.stats import spearmanr
 
     begin = time.perf_counter()
-    rows = np.sort(np.random.default_rng(0).choice(engine.n, min(count, engine.n), replace=False))
+    known = np.flatnonzero(found.numpy(force=True) > 0)  # rows of weight 0 have none
+    rows = np.sort(np.random.default_rng(0).choice(known, min(count, len(known)), replace=False))
     stream = Stream(engine, engine.split("train").take(rows))
     gradients = torch.cat(stream.over(lambda part: stream.gradients(part).dense()))
     solution = inverse_of(engine, curvature)(gradients)
