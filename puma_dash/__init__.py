@@ -47,7 +47,9 @@ if TYPE_CHECKING:
         Valuation,
     )
     from puma_dash.core.unlearning import UNLEARNERS, InfluenceRemoval, Puma, Retrain
-    from puma_dash.core.valuation import VALUATIONS
+    from puma_dash.core.valuation import VALUATIONS, Psi, SelfInfluence
+    from puma_dash.core.valuation.leverage import leverage
+    from puma_dash.core.valuation.pairwise import pairwise_influence
     from puma_dash.ui.report import report
 
 _HOMES = {
@@ -87,7 +89,9 @@ _HOMES = {
         "Valuation",
     ),
     "puma_dash.core.unlearning": ("UNLEARNERS", "InfluenceRemoval", "Puma", "Retrain"),
-    "puma_dash.core.valuation": ("VALUATIONS",),
+    "puma_dash.core.valuation": ("VALUATIONS", "Psi", "SelfInfluence"),
+    "puma_dash.core.valuation.leverage": ("leverage",),
+    "puma_dash.core.valuation.pairwise": ("pairwise_influence",),
     "puma_dash.ui.report": ("report",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -121,9 +125,11 @@ __all__ = [
     "PatchPlan",
     "Project",
     "ProjectError",
+    "Psi",
     "Puma",
     "Retrain",
     "Selection",
+    "SelfInfluence",
     "Split",
     "Valuation",
     "WorstGroup",
@@ -134,7 +140,9 @@ __all__ = [
     "decompose",
     "forecast",
     "health",
+    "leverage",
     "load",
+    "pairwise_influence",
     "patch",
     "predicted_change",
     "report",

@@ -58,9 +58,9 @@ class Factored:
         """Inner products (m, k)."""
         return (self.a @ other.a.T) * (self.d @ other.d.T)
 
-    def squared_norms(self) -> Tensor:
-        """Squared norms (m,)."""
-        return self.a.square().sum(1) * self.d.square().sum(1)
+    def dots(self, other: Any) -> Tensor:
+        """Inner products (m,) of each row with the same row of ``other``."""
+        return (self.a * other.a).sum(1) * (self.d * other.d).sum(1)
 
     def times(self, vectors: Tensor) -> Tensor:
         """Inner products (k, m) with ``vectors`` (k, p)."""
@@ -103,9 +103,9 @@ class Explicit:
         """Inner products (m, k)."""
         return self.g @ other.g.T
 
-    def squared_norms(self) -> Tensor:
-        """Squared norms (m,)."""
-        return self.g.square().sum(1)
+    def dots(self, other: Any) -> Tensor:
+        """Inner products (m,) of each row with the same row of ``other``."""
+        return (self.g * other.g).sum(1)
 
     def times(self, vectors: Tensor) -> Tensor:
         """Inner products (k, m) with ``vectors`` (k, p)."""
@@ -161,13 +161,22 @@ class RowGradients:
             total[:stop, start:stop] = strip.T
         return total
 
+    def dots(self, other: RowGradients) -> Tensor:
+        """Inner products (m,) of each row with the same row of ``other``, of the same layout."""
+        return torch.stack([block.dots(other.blocks[name]) for name, block in self.blocks.items()]).sum(0)
+
     def squared_norms(self) -> Tensor:
         """Squared norms (m,)."""
-        return torch.stack([block.squared_norms() for block in self.blocks.values()]).sum(0)
+        return self.dots(self)
 
     def times(self, vectors: Tensor) -> Tensor:
         """Inner products (k, m) with ``vectors`` (k, p)."""
         return torch.stack([block.times(vectors) for block in self.blocks.values()]).sum(0)
+
+    def dense(self) -> Tensor:
+        """The gradients (m, p) themselves."""
+        first = next(iter(self.blocks.values())).first
+        return self.combination(torch.eye(len(self)).to(first))
 
     def combination(self, u: Tensor) -> Tensor:
         """sum_i u_ki g_i (k, p) for u (k, m)."""
@@ -324,10 +333,15 @@ class Recording:
                 hook.remove()
 
     def _watch(self, name: str) -> Any:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            if not output.requires_grad:
-                output.requires_grad_()  # the parameters do not: no gradient of a weight is ever computed
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            if not args:
+                return None  # called by keyword: not seen, hence without a rule
             self._seen[name].append((args[0].detach(), output))
+            if output.requires_grad:
+                return None
+            # The parameters require none, so that no gradient of a weight is ever computed. The model gets a
+            # copy: it may change what a layer gives in place, which a leaf does not allow.
+            return output.requires_grad_().clone()
 
         return hook
 

@@ -24,6 +24,7 @@ __all__ = [
     "Inverse",
     "Solution",
     "inverse_of",
+    "settled",
 ]
 
 DENSE_PARAMETERS = 4_000
@@ -56,15 +57,24 @@ class Auto(Described):
 
     def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
         """The inverse of B at ``theta``, by the cheaper faithful way."""
+        return self._choice(engine)(engine, theta)
+
+    def _choice(self, engine: Engine) -> Curvature:
         p, c = len(engine.theta), len(engine.project.class_names or ())
         cheap = p <= DENSE_PARAMETERS and engine.n * c * p**2 <= DENSE_PRODUCTS
         if cheap:
-            return Dense(damping=self.damping)(engine, theta)
+            return Dense(damping=self.damping)
         rows = None if self.rows is None or self.rows >= engine.n / 2 else self.rows
-        return ConjugateGradient(damping=self.damping, fidelity=self.fidelity, rows=rows)(engine, theta)
+        return ConjugateGradient(damping=self.damping, fidelity=self.fidelity, rows=rows)
 
 
 CURVATURES: dict[str, Any] = {"auto": Auto, "dense": Dense, "conjugate_gradient": ConjugateGradient}
+
+
+def settled(engine: Engine, curvature: str | Curvature) -> Curvature:
+    """The curvature that stands behind ``curvature`` on this engine: what "auto" chooses."""
+    chosen = resolve(CURVATURES, curvature, "curvature")
+    return chosen._choice(engine) if isinstance(chosen, Auto) else chosen
 
 
 def inverse_of(engine: Engine, curvature: str | Curvature) -> Inverse:

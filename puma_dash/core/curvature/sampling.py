@@ -54,7 +54,8 @@ def systematic(sizes: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     certain = torch.zeros(len(sizes), dtype=torch.bool)
     while True:
         left = count - int(certain.sum())
-        chance = torch.where(certain, 1.0, sizes * left / sizes[~certain].sum())
+        others = sizes[~certain].sum().clamp_min(torch.finfo(sizes.dtype).tiny)  # may all be of size 0
+        chance = torch.where(certain, 1.0, sizes * left / others)
         more = (chance >= 1) & ~certain
         if not more.any() or left <= 0:
             break

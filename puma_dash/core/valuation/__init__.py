@@ -9,11 +9,21 @@ from puma_dash.core.registry import resolve
 from puma_dash.core.valuation.baselines import NegativeLoss, Random
 from puma_dash.core.valuation.gradient_dot import GradientDot
 from puma_dash.core.valuation.psi import Psi
+from puma_dash.core.valuation.self_influence import SelfInfluence
 
-__all__ = ["VALUATIONS", "GradientDot", "NegativeLoss", "Psi", "Random", "resolve_valuation"]
+__all__ = [
+    "VALUATIONS",
+    "GradientDot",
+    "NegativeLoss",
+    "Psi",
+    "Random",
+    "SelfInfluence",
+    "resolve_valuation",
+]
 
 VALUATIONS: dict[str, Any] = {
     "psi": Psi,
+    "self_influence": SelfInfluence,
     "gradient_dot": GradientDot,
     "loss": NegativeLoss,
     "random": Random,

@@ -5,12 +5,14 @@ psi_j = grad C^T B^-1 (a_j grad l_j). Removing row j changes C by about psi_j / 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from puma_dash.core.curvature import Curvature, inverse_of
+from puma_dash.core.curvature.forms import form_of
 from puma_dash.core.curvature.influence import influences_of
 from puma_dash.core.registry import Described
+from puma_dash.core.valuation.leverage import corrected_psi
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,14 +29,24 @@ class Psi(Described):
     reference = "Wu, Hashemi & Srinivasa (2022), PUMA: performance unchanged model augmentation"
     needs = ("criterion", "curvature")
 
+    leverage: bool = field(
+        default=False,
+        metadata={"help": "Each row takes its own curvature along: exact single removals, slower."},
+    )
+
     def __call__(
         self, engine: Engine, criterion: Criterion, curvature: str | Curvature
     ) -> tuple[Tensor, dict[str, Any]]:
         """psi (n,) and how it was computed."""
         inverse = inverse_of(engine, curvature)
         (found,) = influences_of(engine, [criterion], inverse)
-        return found.psi, {
-            **inverse.facts,
+        psi, facts = found.psi, inverse.facts
+        if self.leverage:
+            form = form_of(engine, curvature)
+            psi = corrected_psi(engine, form, found.direction)
+            facts = {**facts, "leverage": form.facts}
+        return psi, {
+            **facts,
             "criterion_value": found.value,
             "residual": found.residual,
             "iterations": found.iterations,
