@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from puma_dash._version import __version__
 
 if TYPE_CHECKING:
-    from puma_dash.core.api import apply, load, patch, value
+    from puma_dash.core.api import apply, estimate, load, patch, value
     from puma_dash.core.comparison import compare
     from puma_dash.core.criteria import CRITERIA, Brier, CrossEntropy, MeanSquaredError
-    from puma_dash.core.curvature import CURVATURES, ConjugateGradient, Dense
+    from puma_dash.core.curvature import CURVATURES, EKFAC, KFAC, ConjugateGradient, Dense, Estimate, LiSSA
     from puma_dash.core.demos import DEMOS
     from puma_dash.core.embedding import EMBEDDINGS
     from puma_dash.core.first_order import curve_by_rows, predicted_change
@@ -38,10 +38,18 @@ if TYPE_CHECKING:
     from puma_dash.ui.report import report
 
 _HOMES = {
-    "puma_dash.core.api": ("apply", "load", "patch", "value"),
+    "puma_dash.core.api": ("apply", "estimate", "load", "patch", "value"),
     "puma_dash.core.comparison": ("compare",),
     "puma_dash.core.criteria": ("CRITERIA", "Brier", "CrossEntropy", "MeanSquaredError"),
-    "puma_dash.core.curvature": ("CURVATURES", "ConjugateGradient", "Dense"),
+    "puma_dash.core.curvature": (
+        "CURVATURES",
+        "EKFAC",
+        "KFAC",
+        "ConjugateGradient",
+        "Dense",
+        "Estimate",
+        "LiSSA",
+    ),
     "puma_dash.core.demos": ("DEMOS",),
     "puma_dash.core.embedding": ("EMBEDDINGS",),
     "puma_dash.core.first_order": ("curve_by_rows", "predicted_change"),
@@ -70,7 +78,9 @@ __all__ = [
     "CRITERIA",
     "CURVATURES",
     "DEMOS",
+    "EKFAC",
     "EMBEDDINGS",
+    "KFAC",
     "LOSSES",
     "UNLEARNERS",
     "VALUATIONS",
@@ -81,8 +91,10 @@ __all__ = [
     "ConjugateGradient",
     "CrossEntropy",
     "Dense",
+    "Estimate",
     "Forecast",
     "InfluenceRemoval",
+    "LiSSA",
     "MeanSquaredError",
     "Patch",
     "PatchPlan",
@@ -97,6 +109,7 @@ __all__ = [
     "apply",
     "compare",
     "curve_by_rows",
+    "estimate",
     "forecast",
     "load",
     "patch",

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from puma_dash.core.criteria import Criterion, resolve_criterion
-from puma_dash.core.curvature import Curvature
+from puma_dash.core.curvature import CURVATURES, Curvature, Estimate
+from puma_dash.core.curvature.influence import scoring_estimate
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
 from puma_dash.core.plan import PatchPlan
+from puma_dash.core.registry import resolve
 from puma_dash.core.types import (
     Patch,
     Project,
@@ -124,6 +126,30 @@ def value(
         fingerprint=project.fingerprint,
         diagnostics={"seconds": time.perf_counter() - start, "device": str(engine.device), **facts},
     )
+
+
+def estimate(
+    project: Project,
+    curvature: str | Curvature = "auto",
+    *,
+    device: str | None = None,
+    parameters: str = "all",
+) -> Estimate:
+    """What psi of one criterion will cost in seconds and bytes: curvature, gradient, scoring pass.
+
+    Only one batch is run, to time it. The order of magnitude is right, on an idle machine.
+
+    Args:
+        project: model and data.
+        curvature: a key of ``CURVATURES`` or an instance.
+        device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.
+        parameters: which take part: "all", "last" (the last layer) or a pattern of names.
+
+    Raises:
+        ProjectError: the curvature cannot be used on this project.
+    """
+    engine = engine_of(project, device, parameters=parameters)
+    return resolve(CURVATURES, curvature, "curvature").estimate(engine) + scoring_estimate(engine)
 
 
 def patch(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from puma_dash.core.curvature.base import Curvature, Inverse, Solution
+from puma_dash.core.curvature.base import Curvature, Estimate, Inverse, Solution
 from puma_dash.core.curvature.conjugate_gradient import ConjugateGradient
 from puma_dash.core.curvature.dense import Dense
+from puma_dash.core.curvature.kfac import EKFAC, KFAC
+from puma_dash.core.curvature.lissa import LiSSA
 from puma_dash.core.registry import Described, resolve
 
 if TYPE_CHECKING:
@@ -17,11 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CURVATURES",
+    "EKFAC",
+    "KFAC",
     "Auto",
     "ConjugateGradient",
     "Curvature",
     "Dense",
+    "Estimate",
     "Inverse",
+    "LiSSA",
     "Solution",
     "inverse_of",
 ]
@@ -48,14 +54,28 @@ class Auto(Described):
 
     def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
         """The inverse of B at ``theta``, by the cheaper faithful way."""
+        return self._choice(engine)(engine, theta)
+
+    def estimate(self, engine: Engine) -> Estimate:
+        """What the way that is chosen will cost."""
+        return self._choice(engine).estimate(engine)
+
+    def _choice(self, engine: Engine) -> Curvature:
         p, c = len(engine.theta), len(engine.project.class_names or ())
         cheap = p <= DENSE_PARAMETERS and engine.n * c * p**2 <= DENSE_PRODUCTS
         if cheap:
-            return Dense(damping=self.damping)(engine, theta)
-        return ConjugateGradient(damping=self.damping, fidelity=self.fidelity)(engine, theta)
+            return Dense(damping=self.damping)
+        return ConjugateGradient(damping=self.damping, fidelity=self.fidelity)
 
 
-CURVATURES: dict[str, Any] = {"auto": Auto, "dense": Dense, "conjugate_gradient": ConjugateGradient}
+CURVATURES: dict[str, Any] = {
+    "auto": Auto,
+    "dense": Dense,
+    "conjugate_gradient": ConjugateGradient,
+    "kfac": KFAC,
+    "ekfac": EKFAC,
+    "lissa": LiSSA,
+}
 
 
 def inverse_of(engine: Engine, curvature: str | Curvature) -> Inverse:
