@@ -125,7 +125,7 @@ class ConjugateGradient(Described):
         if self.fidelity is not None and count:
             error = math.sqrt(1 - self.fidelity**2)
             rows = self.rows or fitting(engine.memo.get(self) or ROWS_TIMES_ERROR / error**2, n)
-        products = max(1, round(PER_DIGIT[count > 0] * -math.log10(error)))
+        products = 1 + round(PER_DIGIT[count > 0] * -math.log10(error))
         products = min(products, len(engine.theta), self.max_iterations)
         seconds = products * (costs.passes(rows, PRODUCT if self.matrix == "ggn" else 2 * PRODUCT) + use)
         seconds += costs.passes(rows, RECORDED)

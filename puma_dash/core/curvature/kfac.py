@@ -135,7 +135,7 @@ def _estimate(engine: Engine, *, refit: bool) -> Estimate:
     outputs = row.recording.outputs.shape[1]
     columns = outputs if outputs <= ALL_COLUMNS else 1
     sides = torch.tensor([block.index.shape for block in blocks], dtype=torch.float64).reshape(-1, 3)
-    places = torch.tensor([seen.shape[3] for seen in row.inputs()], dtype=torch.float64)
+    places = torch.tensor([seen.shape[2] for seen in row.inputs()], dtype=torch.float64)
     groups, out, in_ = sides.T
     each = (groups * places * (in_**2 + columns * out**2)).sum()  # multiplications for one row
     if refit:

@@ -47,29 +47,28 @@ class Block:
     kronecker: bool
 
     def inputs(self, recording: Recording) -> Tensor:
-        """a (m, groups, in, places)."""
+        """a (groups, m, places, in)."""
         if self.layer is None or not self.kronecker:
-            return recording.outputs.detach().new_ones(len(recording.outputs), 1, 1, 1)
+            return recording.outputs.detach().new_ones(1, len(recording.outputs), 1, 1)
         a, module = recording.inputs_of(self.layer), self.layer.module
         if isinstance(module, nn.Linear):
-            seen = a.reshape(len(a), 1, -1, a.shape[-1]).transpose(2, 3)
+            seen = a.reshape(1, len(a), -1, a.shape[-1])
         else:
-            seen = under_kernel(module, a)
-        ones = seen.new_ones(*seen.shape[:2], 1, seen.shape[3])
-        parts = {"weight": seen, "bias": ones}
-        return torch.cat([parts[part] for part in ("weight", "bias") if part in self.layer.where], dim=2)
+            seen = under_kernel(module, a).permute(1, 0, 3, 2)
+        parts = {"weight": seen, "bias": seen.new_ones(*seen.shape[:3], 1)}
+        return torch.cat([parts[part] for part in ("weight", "bias") if part in self.layer.where], dim=3)
 
     def output_gradients(self, recording: Recording, found: dict[str, Tensor], cotangents: Tensor) -> Tensor:
-        """d (m, groups, out, places)."""
+        """d (groups, m, places, out)."""
         if self.layer is None:
-            return recording.rest_gradients(cotangents, self.names).g[:, None, :, None]
+            return recording.rest_gradients(cotangents, self.names).g[None, :, None, :]
         d = found[self.layer.name]
         if not self.kronecker:
-            return self.layer.block(recording.inputs_of(self.layer), d).g[:, None, :, None]  # type: ignore[union-attr]
+            return self.layer.block(recording.inputs_of(self.layer), d).g[None, :, None, :]  # type: ignore[union-attr]
         if isinstance(self.layer.module, nn.Linear):
-            return d.reshape(len(d), 1, -1, d.shape[-1]).transpose(2, 3)
+            return d.reshape(1, len(d), -1, d.shape[-1])
         groups, out = self.index.shape[:2]
-        return d.reshape(len(d), groups, out, -1)
+        return d.reshape(len(d), groups, out, -1).permute(1, 0, 3, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +106,11 @@ class Batch:
         self.recording = Recording(engine, inputs, layers, theta)
 
     def inputs(self) -> Iterator[Tensor]:
-        """a (m, groups, in, places) of each block."""
+        """a (groups, m, places, in) of each block."""
         return (block.inputs(self.recording) for block in self.blocks)
 
     def columns(self, chances: Tensor) -> Iterator[Iterator[Tensor]]:
-        """For one column after the other d (m, groups, out, places) of each block, times the root of a_j.
+        """For one column after the other d (groups, m, places, out) of each block, times the root of a_j.
 
         Args:
             chances: (n,) numbers from 0 to 1 that draw one column for each row where there are many.
@@ -182,7 +181,7 @@ def factors(engine: Engine, theta: Tensor | None = None) -> list[tuple[Tensor, T
             found += [_moments(seen, batch.weights) / share, torch.zeros(())]
         for column in batch.columns(chances):
             for i, d in enumerate(column):
-                found[2 * i + 1] = found[2 * i + 1] + _moments(d) / (d.shape[3] * engine.n)
+                found[2 * i + 1] = found[2 * i + 1] + _moments(d) / (d.shape[2] * engine.n)
         for total, own in zip(totals, found, strict=True):
             total += own
 
@@ -198,11 +197,11 @@ def refitted(engine: Engine, bases: list[Eigenbasis], theta: Tensor | None = Non
     def add(part: slice) -> None:
         engine.tick(part.start, engine.n, "Kronecker eigenvalues")
         batch = Batch(engine, blocks, theta, part)
-        seen = [basis.a.mT @ a for basis, a in zip(bases, batch.inputs(), strict=True)]
+        seen = [_along(basis.a, a) for basis, a in zip(bases, batch.inputs(), strict=True)]
         found: list[Tensor | int] = [0] * len(bases)
         for column in batch.columns(chances):
             for i, d in enumerate(column):
-                found[i] = found[i] + _squares(bases[i].d.mT @ d, seen[i]) / engine.n
+                found[i] = found[i] + _squares(_along(bases[i].d, d), seen[i]) / engine.n
         for total, own in zip(totals, found, strict=True):
             total += own
 
@@ -215,16 +214,20 @@ def _chances(n: int) -> Tensor:
 
 
 def _moments(x: Tensor, weights: Tensor | None = None) -> Tensor:
-    """sum_j w_j sum_t x_jt x_jt^T (groups, i, i) of x (m, groups, i, places)."""
-    flat = x.permute(1, 2, 0, 3)  # (groups, i, m, places)
-    weighted = flat if weights is None else flat * weights[:, None]
-    return weighted.flatten(2) @ flat.flatten(2).mT
+    """sum_j w_j sum_t x_jt x_jt^T (groups, i, i) of x (groups, m, places, i)."""
+    weighted = x if weights is None else x * weights[:, None, None]
+    return weighted.flatten(1, 2).mT @ x.flatten(1, 2)
+
+
+def _along(vectors: Tensor, x: Tensor) -> Tensor:
+    """x (groups, m, places, i) in the basis of the columns of ``vectors`` (groups, i, i)."""
+    return (x.flatten(1, 2) @ vectors).reshape(x.shape)
 
 
 def _squares(d: Tensor, a: Tensor) -> Tensor:
-    """sum_j (sum_t d_jt a_jt^T)^2 (groups, out, in), entry by entry, of d (m, groups, out, places) and a."""
-    if d.shape[3] == 1:
-        return d[..., 0].square().permute(1, 2, 0) @ a[..., 0].square().transpose(0, 1)
-    rows = max(1, MOMENT_NUMBERS // (d.shape[1] * d.shape[2] * a.shape[2]))
-    pieces = zip(d.split(rows), a.split(rows), strict=True)
-    return torch.stack([(own @ seen.mT).square().sum(0) for own, seen in pieces]).sum(0)
+    """sum_j (sum_t d_jt a_jt^T)^2 (groups, out, in), entry by entry, of d (groups, m, places, out) and a."""
+    if d.shape[2] == 1:
+        return d[:, :, 0].square().mT @ a[:, :, 0].square()
+    rows = max(1, MOMENT_NUMBERS // (len(d) * d.shape[3] * a.shape[3]))
+    pieces = zip(d.split(rows, dim=1), a.split(rows, dim=1), strict=True)
+    return torch.stack([(own.mT @ seen).square().sum(1) for own, seen in pieces]).sum(0)
