@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from puma_dash._version import __version__
 
 if TYPE_CHECKING:
-    from puma_dash.core.api import apply, load, patch, value, values
+    from puma_dash.core.api import apply, estimate, load, patch, value, values
     from puma_dash.core.comparison import compare
     from puma_dash.core.criteria import (
         CRITERIA,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         MeanSquaredError,
         WorstGroup,
     )
-    from puma_dash.core.curvature import CURVATURES, ConjugateGradient, Dense
+    from puma_dash.core.curvature import CURVATURES, EKFAC, KFAC, ConjugateGradient, Dense, Estimate, LiSSA
     from puma_dash.core.demos import DEMOS
     from puma_dash.core.embedding import EMBEDDINGS
     from puma_dash.core.evaluation.health import Finding, health
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from puma_dash.ui.report import report
 
 _HOMES = {
-    "puma_dash.core.api": ("apply", "load", "patch", "value", "values"),
+    "puma_dash.core.api": ("apply", "estimate", "load", "patch", "value", "values"),
     "puma_dash.core.comparison": ("compare",),
     "puma_dash.core.criteria": (
         "CRITERIA",
@@ -67,7 +67,15 @@ _HOMES = {
         "MeanSquaredError",
         "WorstGroup",
     ),
-    "puma_dash.core.curvature": ("CURVATURES", "ConjugateGradient", "Dense"),
+    "puma_dash.core.curvature": (
+        "CURVATURES",
+        "EKFAC",
+        "KFAC",
+        "ConjugateGradient",
+        "Dense",
+        "Estimate",
+        "LiSSA",
+    ),
     "puma_dash.core.demos": ("DEMOS",),
     "puma_dash.core.embedding": ("EMBEDDINGS",),
     "puma_dash.core.first_order": ("curve_by_rows", "predicted_change"),
@@ -100,7 +108,9 @@ __all__ = [
     "CRITERIA",
     "CURVATURES",
     "DEMOS",
+    "EKFAC",
     "EMBEDDINGS",
+    "KFAC",
     "LOSSES",
     "UNLEARNERS",
     "VALUATIONS",
@@ -116,9 +126,11 @@ __all__ = [
     "DemographicParity",
     "Dense",
     "EqualizedOdds",
+    "Estimate",
     "Finding",
     "Forecast",
     "InfluenceRemoval",
+    "LiSSA",
     "Margin",
     "MeanSquaredError",
     "Patch",
@@ -138,6 +150,7 @@ __all__ = [
     "compare",
     "curve_by_rows",
     "decompose",
+    "estimate",
     "forecast",
     "health",
     "leverage",

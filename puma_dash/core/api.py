@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from puma_dash.core.criteria import Criterion, resolve_criterion
-from puma_dash.core.curvature import Curvature, inverse_of
-from puma_dash.core.curvature.influence import influences_of
+from puma_dash.core.curvature import CURVATURES, Curvature, Estimate, inverse_of
+from puma_dash.core.curvature.influence import influences_of, scoring_estimate
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
 from puma_dash.core.plan import PatchPlan
+from puma_dash.core.registry import resolve
 from puma_dash.core.types import (
     Patch,
     Project,
@@ -149,6 +150,30 @@ def values(
     influences_of(engine, targets, inverse_of(engine, curvature))
     options = {"curvature": curvature, "parameters": parameters, "device": device}
     return {target.name: value(project, "psi", target, **options) for target in targets}
+
+
+def estimate(
+    project: Project,
+    curvature: str | Curvature = "auto",
+    *,
+    device: str | None = None,
+    parameters: str = "all",
+) -> Estimate:
+    """What psi of one criterion will cost in seconds and bytes: curvature, gradient, scoring pass.
+
+    Only one batch is run, to time it. The order of magnitude is right, on an idle machine.
+
+    Args:
+        project: model and data.
+        curvature: a key of ``CURVATURES`` or an instance.
+        device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.
+        parameters: which take part: "all", "last" (the last layer) or a pattern of names.
+
+    Raises:
+        ProjectError: the curvature cannot be used on this project.
+    """
+    engine = engine_of(project, device, parameters=parameters)
+    return resolve(CURVATURES, curvature, "curvature").estimate(engine) + scoring_estimate(engine)
 
 
 def patch(

@@ -374,7 +374,7 @@ class Engine:
         rows, _, base = self._training_rows(rows, None)
         base = base if weights is None else base * weights.to(base)
         inputs = self.split("train").inputs
-        keep = len(rows) * self._activations() * self.dtype.itemsize <= GRAPH_BYTES
+        keep = len(rows) * self.activations() * self.dtype.itemsize <= GRAPH_BYTES
         kept: dict[int, tuple[list[Tensor], Tensor]] = {}
 
         def product(vectors: Tensor) -> Tensor:
@@ -495,7 +495,7 @@ class Engine:
             return inputs[first : first + count]  # a view: neighbouring rows need no copy
         return inputs[rows.to(inputs.device)]
 
-    def _activations(self) -> int:
+    def activations(self) -> int:
         """Numbers that one row leaves behind in a forward pass: the outputs of all leaf modules."""
         if not hasattr(self, "_activation_count"):
             sizes: list[int] = []
@@ -516,7 +516,7 @@ class Engine:
 
     def _choose_batch_size(self) -> int:
         numbers = ACTIVATIONS_PER_BATCH.get(self.device.type, ACTIVATIONS_PER_BATCH["cuda"])
-        return max(16, min(16_384, numbers // self._activations()))
+        return max(16, min(16_384, numbers // self.activations()))
 
 
 def engine_of(

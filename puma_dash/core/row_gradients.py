@@ -245,17 +245,20 @@ RULES = (
 )
 
 
-def _kernel_gradients(module: Any, a: Tensor, d: Tensor) -> Tensor:
-    """Per-row gradients (m, out, in / groups * kernel) of a convolution."""
+def under_kernel(module: Any, a: Tensor) -> Tensor:
+    """What each place of a convolution's output sees, (m, groups, in / groups * kernel, places)."""
     kernel, dilation, padding, stride = module.kernel_size, module.dilation, module.padding, module.stride
     if isinstance(module, nn.Conv1d):
-        a, d = a[:, :, None], d[:, :, None]
+        a = a[:, :, None]
         kernel, dilation, padding, stride = (1, *kernel), (1, *dilation), (0, *padding), (1, *stride)
     columns = F.unfold(a, kernel, dilation, padding, stride)  # (m, in * kernel, places)
-    groups = module.groups
-    columns = columns.reshape(len(a), groups, -1, columns.shape[-1])
-    d = d.reshape(len(d), groups, -1, columns.shape[-1])
-    return d @ columns.transpose(2, 3)  # (m, groups, out / groups, in / groups * kernel)
+    return columns.reshape(len(a), module.groups, -1, columns.shape[-1])
+
+
+def _kernel_gradients(module: Any, a: Tensor, d: Tensor) -> Tensor:
+    """Per-row gradients (m, groups, out / groups, in / groups * kernel) of a convolution."""
+    columns = under_kernel(module, a)
+    return d.reshape(len(d), module.groups, -1, columns.shape[-1]) @ columns.transpose(2, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -351,22 +354,35 @@ class Recording:
 
     def numbers(self, layer: Layer) -> int:
         """How many numbers a row leaves at ``layer``."""
-        return layer.numbers(self._seen[layer.name][0][0])
+        return layer.numbers(self.inputs_of(layer))
+
+    def inputs_of(self, layer: Layer) -> Tensor:
+        """What ``layer`` was given: a (m, ...)."""
+        return self._seen[layer.name][0][0]
+
+    def output_gradients(self, cotangents: Tensor) -> dict[str, Tensor]:
+        """d (m, ...) of every layer by name, for the output cotangents v (m, c)."""
+        outputs = [self._seen[layer.name][0][1] for layer in self.layers]
+        if not outputs:
+            return {}
+        found = torch.autograd.grad(
+            self.outputs, outputs, cotangents, retain_graph=True, materialize_grads=True
+        )
+        return {layer.name: d for layer, d in zip(self.layers, found, strict=True)}
 
     def gradients(self, cotangents: Tensor, rest: tuple[str, ...]) -> RowGradients:
         """J_i^T v_i of the rows for the output cotangents v (m, c)."""
-        blocks: dict[str, Factored | Explicit] = {}
-        if self.layers:
-            seen = [self._seen[layer.name][0] for layer in self.layers]
-            outputs = [output for _, output in seen]
-            found = torch.autograd.grad(
-                self.outputs, outputs, cotangents, retain_graph=True, materialize_grads=True
-            )
-            for layer, (a, _), d in zip(self.layers, seen, found, strict=True):
-                blocks[layer.name] = layer.block(a, d)
+        found = self.output_gradients(cotangents)
+        blocks: dict[str, Factored | Explicit] = {
+            layer.name: layer.block(self.inputs_of(layer), found[layer.name]) for layer in self.layers
+        }
         if rest:
-            blocks["rest"] = _rest(self.engine, self.inputs, cotangents, rest, self.theta)
+            blocks["rest"] = self.rest_gradients(cotangents, rest)
         return RowGradients(blocks, len(self.engine.theta))
+
+    def rest_gradients(self, cotangents: Tensor, names: tuple[str, ...]) -> Explicit:
+        """J_i^T v_i of the rows in the parameters ``names``, by ``torch.func``."""
+        return _rest(self.engine, self.inputs, cotangents, names, self.theta)
 
 
 def row_gradients(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from puma_dash.core.curvature.base import Curvature, Inverse, Solution
+from puma_dash.core.curvature.base import Curvature, Estimate, Inverse, Solution
 from puma_dash.core.curvature.conjugate_gradient import ConjugateGradient
 from puma_dash.core.curvature.dense import Dense
+from puma_dash.core.curvature.kfac import EKFAC, KFAC
+from puma_dash.core.curvature.lissa import LiSSA
 from puma_dash.core.registry import Described, resolve
 
 if TYPE_CHECKING:
@@ -17,11 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CURVATURES",
+    "EKFAC",
+    "KFAC",
     "Auto",
     "ConjugateGradient",
     "Curvature",
     "Dense",
+    "Estimate",
     "Inverse",
+    "LiSSA",
     "Solution",
     "inverse_of",
     "settled",
@@ -59,6 +65,10 @@ class Auto(Described):
         """The inverse of B at ``theta``, by the cheaper faithful way."""
         return self._choice(engine)(engine, theta)
 
+    def estimate(self, engine: Engine) -> Estimate:
+        """What the way that is chosen will cost."""
+        return self._choice(engine).estimate(engine)
+
     def _choice(self, engine: Engine) -> Curvature:
         p, c = len(engine.theta), len(engine.project.class_names or ())
         cheap = p <= DENSE_PARAMETERS and engine.n * c * p**2 <= DENSE_PRODUCTS
@@ -68,7 +78,14 @@ class Auto(Described):
         return ConjugateGradient(damping=self.damping, fidelity=self.fidelity, rows=rows)
 
 
-CURVATURES: dict[str, Any] = {"auto": Auto, "dense": Dense, "conjugate_gradient": ConjugateGradient}
+CURVATURES: dict[str, Any] = {
+    "auto": Auto,
+    "dense": Dense,
+    "conjugate_gradient": ConjugateGradient,
+    "kfac": KFAC,
+    "ekfac": EKFAC,
+    "lissa": LiSSA,
+}
 
 
 def settled(engine: Engine, curvature: str | Curvature) -> Curvature:

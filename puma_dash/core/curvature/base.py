@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from puma_dash.core.curvature.sampling import sample_rows
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
+
+RESIDUAL_ROWS = 4_000
+"""Training rows on which the residual of an approximate inverse is measured, at most."""
 
 
 class Solution(NamedTuple):
@@ -39,11 +43,55 @@ class Inverse:
         return self.solve(vectors)
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a computation will cost, to within a factor of about 3 on an idle machine."""
+
+    seconds: float
+    bytes: int
+    """Most memory on the device at a time, beyond the data and the model."""
+    note: str
+    """What the time goes into."""
+
+    def __add__(self, other: Estimate) -> Estimate:
+        """One after the other: times add up, memory does not."""
+        return Estimate(
+            self.seconds + other.seconds, max(self.bytes, other.bytes), f"{self.note}; {other.note}"
+        )
+
+
 class Curvature(Protocol):
     """Called on an engine, gives the inverse of B at theta (default theta_org)."""
 
     def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
         """The inverse."""
+
+    def estimate(self, engine: Engine) -> Estimate:
+        """What the inverse and one right-hand side will cost; nothing is factored for it."""
+
+
+class Residual:
+    """|B x - v| / |v| with the Gauss-Newton B itself: the check of inverses that only approximate it.
+
+    Args:
+        engine: of the project.
+        theta: (p,) where; default theta_org.
+        shift: wd + damping.
+
+    Attributes:
+        rows: how many training rows make up its B: all, or a sample of ``RESIDUAL_ROWS``.
+        product: v -> B v (k, p) on those rows.
+    """
+
+    def __init__(self, engine: Engine, theta: Tensor | None, shift: float) -> None:
+        self.rows = min(engine.n, RESIDUAL_ROWS)
+        gauss_newton = engine.gauss_newton_product(*sample_rows(engine, self.rows, seed=0), theta=theta)
+        self.product = lambda vectors: gauss_newton(vectors) + shift * vectors
+
+    def __call__(self, x: Tensor, vectors: Tensor) -> float:
+        """The largest of the k systems (k, p)."""
+        size = vectors.norm(dim=1).clamp_min(torch.finfo(vectors.dtype).tiny)
+        return float(((self.product(x) - vectors).norm(dim=1) / size).max())
 
 
 def facts(engine: Engine, name: str, matrix: str, damping: float, rows: int) -> dict[str, Any]:

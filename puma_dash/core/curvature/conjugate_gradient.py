@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from puma_dash.core.curvature.base import Inverse, Solution, facts, indefinite
+from puma_dash.core.curvature.base import (
+    Estimate,
+    Inverse,
+    Solution,
+    facts,
+    indefinite,
+)
+from puma_dash.core.curvature.costs import PRODUCT, RECORDED, Costs
 from puma_dash.core.curvature.damping import settle_damping
 from puma_dash.core.curvature.krylov import Block, conjugate_gradient
-from puma_dash.core.curvature.sample_space import SampleSpace, preconditioner
+from puma_dash.core.curvature.sample_space import (
+    SampleSpace,
+    preconditioner,
+    preconditioner_estimate,
+    usual_count,
+)
 from puma_dash.core.curvature.sampling import sample_rows
 from puma_dash.core.registry import Described
 from puma_dash.core.types import ProjectError
@@ -27,6 +39,8 @@ ROWS_TIMES_ERROR = 300
 """Curvature rows that are tried first, times the squared error that is allowed: what small CNNs needed."""
 SLACK = 0.6
 """Share of the allowed error that conjugate gradients may use up where the rows are a sample."""
+PER_DIGIT = {True: 3.5, False: 10.0}
+"""Products that a digit of accuracy needed, with and without a preconditioner, on small networks."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,27 @@ class ConjugateGradient(Described):
 
         return Inverse(solve, described)
 
+    def estimate(self, engine: Engine) -> Estimate:
+        """What the preconditioner and one solve will cost, with as many products as small networks needed."""
+        self._check_rows(engine)
+        costs, n = Costs.of(engine), engine.n
+        count = usual_count(engine) if self.preconditioner is None else min(self.preconditioner, n)
+        first, use = preconditioner_estimate(engine, count)
+        rows, error = self.rows or n, self.tolerance
+        if self.fidelity is not None and count:
+            error = math.sqrt(1 - self.fidelity**2)
+            rows = self.rows or fitting(engine.memo.get(self) or ROWS_TIMES_ERROR / error**2, n)
+        products = 1 + round(PER_DIGIT[count > 0] * -math.log10(error))
+        products = min(products, len(engine.theta), self.max_iterations)
+        seconds = products * (costs.passes(rows, PRODUCT if self.matrix == "ggn" else 2 * PRODUCT) + use)
+        seconds += costs.passes(rows, RECORDED)
+        if rows < n and self.rows is None:
+            seconds += costs.passes(n) + costs.passes(rows / 2, PRODUCT + RECORDED)  # shares, and the check
+        note = f"about {products} products on {rows:,} of {n:,} rows"
+        note += f", preconditioned by {count:,} gradients" if count else ""
+        held = costs.product_bytes(rows) + costs.vectors(6)
+        return Estimate(first.seconds + seconds, int(first.bytes + held), note)
+
     def _check_rows(self, engine: Engine) -> None:
         if self.matrix == "hessian" and (self.rows is not None or self.fidelity is not None):
             raise ProjectError(
@@ -111,6 +146,11 @@ class ConjugateGradient(Described):
             )
         if self.rows is not None and self.rows > engine.n:
             raise ProjectError(f"expected 1 to {engine.n} curvature rows, but got {self.rows}.")
+
+
+def fitting(rows: float, n: int) -> int:
+    """``rows`` as a number; all ``n`` of them where a sample would not save much."""
+    return n if rows > n / 2 else int(rows)
 
 
 class System:
@@ -125,7 +165,7 @@ class System:
         self.rows = settings.rows or engine.n
         if settings.rows is None and settings.fidelity is not None and self.precondition is not None:
             known = engine.memo.get(("rows", settings)) or ROWS_TIMES_ERROR / (1 - settings.fidelity**2)
-            self.rows = self._fitting(known)
+            self.rows = fitting(known, self.engine.n)
         self._product = self._draw(self.rows, settings.seed)
 
     def to_residual(self, vectors: Tensor, tolerance: float) -> Block:
@@ -157,7 +197,7 @@ class System:
             if not chosen or not sampled or error <= allowed:
                 known = chosen or not sampled
                 return found._replace(products=products), math.sqrt(max(0.0, 1 - error)) if known else None
-            self.rows, x = self._fitting(self.rows * max(2.0, 1.2 * error / allowed)), found.x
+            self.rows, x = fitting(self.rows * max(2.0, 1.2 * error / allowed), self.engine.n), found.x
             self._product = self._draw(self.rows, self.settings.seed)
             self.engine.memo["rows", self.settings] = self.rows
 
@@ -170,10 +210,6 @@ class System:
             for seed in (self.settings.seed + 1, self.settings.seed + 2)
         )
         return float(((a * self.precondition(b)).sum(1) / size).max())
-
-    def _fitting(self, rows: float) -> int:
-        """``rows`` as a number; all of them where a sample would not save much."""
-        return self.engine.n if rows > self.engine.n / 2 else int(rows)
 
     def _draw(self, rows: int, seed: int) -> Callable[[Tensor], Tensor]:
         if self.settings.matrix == "hessian":

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from puma_dash.core.curvature.base import Inverse, Solution, facts, indefinite
+from puma_dash.core.curvature.base import (
+    Estimate,
+    Inverse,
+    Solution,
+    facts,
+    indefinite,
+)
+from puma_dash.core.curvature.costs import BACKWARD, PRODUCT, RECORDED, Costs
 from puma_dash.core.curvature.damping import settle_damping
 from puma_dash.core.objective import forward
 from puma_dash.core.registry import Described
@@ -75,6 +82,26 @@ class Dense(Described):
 
         return Inverse(solve, described)
 
+    def estimate(self, engine: Engine) -> Estimate:
+        """What the matrix, its factor and one solve will cost."""
+        costs, p = Costs.of(engine), len(engine.theta)
+        number, c = engine.dtype.itemsize, max(1, len(engine.project.class_names or ()))
+        seconds = float(costs.multiplication * p**3 / 3)
+        if self.matrix == "ggn":
+            seconds += costs.passes(engine.n, RECORDED + c * BACKWARD)
+            seconds += costs.multiplication * engine.n * c * p**2
+            rows = min(engine.n, _chunk(engine))
+            work = 2 * rows * c * (p + engine.activations()) * number
+        else:
+            seconds += p * costs.passes(engine.n, 2 * PRODUCT)
+            work = p * p * number + 4 * int(costs.graph(min(engine.n, engine.batch_size)))
+        note = f"dense matrix of {p:,} parameters on {engine.n:,} rows"
+        return Estimate(seconds, int(3 * p * p * number + work), note)
+
+
+def _chunk(engine: Engine) -> int:
+    return max(1, JACOBIAN_NUMBERS // (len(engine.theta) * max(1, len(engine.project.class_names or ()))))
+
 
 def gauss_newton_matrix(engine: Engine, theta: Tensor | None = None) -> Tensor:
     """G = (1/n) sum_j a_j J_j^T H_j J_j (p, p), summed over chunks of rows."""
@@ -88,7 +115,7 @@ def gauss_newton_matrix(engine: Engine, theta: Tensor | None = None) -> Tensor:
         (gradients,) = vmap(pull)(root.T[:, None, :])
         return torch.cat([gradients[name].reshape(len(root), -1) for name in engine.parameters.names], dim=1)
 
-    chunk = max(1, JACOBIAN_NUMBERS // (p * max(1, len(engine.project.class_names or ()))))
+    chunk = _chunk(engine)
     total = engine.theta.new_zeros(p, p)
     for start in range(0, engine.n, chunk):
         engine.tick(start, engine.n, "Curvature matrix")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from puma_dash.core.curvature.base import Estimate
+from puma_dash.core.curvature.costs import BACKWARD, FORWARD_MODE, RECORDED, Costs
 from puma_dash.core.row_gradients import Layout, Recording
 
 if TYPE_CHECKING:
@@ -66,3 +68,11 @@ def scores(engine: Engine, directions: Tensor) -> Tensor:
 
     engine.over(engine.n, score)
     return found
+
+
+def scoring_estimate(engine: Engine) -> Estimate:
+    """What a criterion's gradient and the scores of all training rows will cost, without the solve."""
+    costs, split = Costs.of(engine), engine.project.validation or engine.project.train
+    seconds = costs.passes(len(split), 1 + RECORDED + BACKWARD) + costs.passes(engine.n, FORWARD_MODE)
+    batch = min(max(len(split), engine.n), engine.batch_size)
+    return Estimate(seconds, int(3 * costs.graph(batch) + costs.vectors(3)), f"scores of {engine.n:,} rows")

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from puma_dash.core.curvature.base import Estimate
+from puma_dash.core.curvature.costs import BACKWARD, RECORDED, Costs
 from puma_dash.core.curvature.sampling import curvature_shares, systematic
-from puma_dash.core.row_gradients import Layout, Recording, RowGradients
+from puma_dash.core.row_gradients import ROW_NUMBERS, Layout, Recording, RowGradients
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
@@ -63,7 +65,7 @@ def preconditioner(engine: Engine, shift: float, count: int | None = None) -> Sa
         shift: wd + damping.
         count: M; None takes one gradient for ``SHARE`` rows, at most ``MOST_ROWS``.
     """
-    count = count if count is not None else max(1, min(MOST_ROWS, engine.n // SHARE))
+    count = count if count is not None else usual_count(engine)
     if count == 0 or shift <= 0:
         return None
     key = ("preconditioner", shift, count)
@@ -75,6 +77,22 @@ def preconditioner(engine: Engine, shift: float, count: int | None = None) -> Sa
             factor = _factor(gram, unseen)
         engine.memo[key] = None if factor is None else SampleSpace(rows, factor, unseen)
     return engine.memo[key]
+
+
+def usual_count(engine: Engine) -> int:
+    """M where nobody chose it."""
+    return max(1, min(MOST_ROWS, engine.n // SHARE))
+
+
+def preconditioner_estimate(engine: Engine, count: int) -> tuple[Estimate, float]:
+    """What M = ``count`` gradients and their two factors will cost, and the seconds of each use."""
+    costs, p = Costs.of(engine), len(engine.theta)
+    numbers = min(p, engine.activations(), ROW_NUMBERS // max(count, 1))  # that one gradient is kept in
+    seconds = costs.passes(count, RECORDED + BACKWARD)
+    seconds += costs.multiplication * (count**2 * numbers / 2 + 2 * count**3 / 3)
+    held = count * numbers + 3 * count**2
+    use = costs.multiplication * 2 * (count * p + count**2)
+    return Estimate(seconds, held * engine.dtype.itemsize, f"{count:,} gradients that precondition"), use
 
 
 def sample_inverse(engine: Engine, shift: float, count: int) -> SampleSpace | None:
