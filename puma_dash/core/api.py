@@ -148,8 +148,10 @@ def values(
     engine = engine_of(project, device, progress, cancel, parameters)
     targets = [resolve_criterion(criterion) for criterion in criteria]
     influences_of(engine, targets, inverse_of(engine, curvature))
-    options = {"curvature": curvature, "parameters": parameters, "device": device}
-    return {target.name: value(project, "psi", target, **options) for target in targets}
+    return {
+        target.name: value(project, "psi", target, curvature=curvature, parameters=parameters, device=device)
+        for target in targets
+    }
 
 
 def estimate(

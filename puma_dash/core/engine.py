@@ -141,7 +141,7 @@ class Engine:
             raise Cancelled
 
     def keep(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """The arrays that ``compute`` gives, or gave before, where the project has a store (``Project.memo``)."""
+        """The arrays of ``compute()``, from the store of the project where it has one (``Project.memo``)."""
         store = self.project.memo.get("store")
         full = f"{name} | {', '.join(self.parameters.names)} | {self.device.type} {self.dtype}"
         return compute() if store is None else store(full, compute)
@@ -367,7 +367,7 @@ class Engine:
     def gauss_newton_product(
         self, rows: Tensor | None = None, weights: Tensor | None = None, theta: Tensor | None = None
     ) -> Callable[[Tensor], Tensor]:
-        """The function v -> G v (k, p), G = (1/n) sum_j w_j a_j J_j^T H_j J_j over ``rows`` (m,), default all.
+        """The function v -> G v (k, p), G = (1/n) sum_j w_j a_j J_j^T H_j J_j over ``rows`` (m,) or all.
 
         The reverse graphs are built once and kept between calls while they fit in ``GRAPH_BYTES``.
         """

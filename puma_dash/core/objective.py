@@ -216,7 +216,7 @@ class Parameters:
         chosen = {name: shape for name, shape in trained.items() if fnmatchcase(name, pattern)}
         if not chosen:
             raise ProjectError(
-                f'expected parameters="all", "last" or a pattern of parameter names, but {which!r} matches none; '
+                f'expected parameters="all", "last" or a pattern of names, but {which!r} matches none; '
                 f"the names are {', '.join(list(trained)[:12])}{' ...' if len(trained) > 12 else ''}."
             )
         return cls(tuple(chosen), tuple(chosen.values()))

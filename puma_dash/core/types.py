@@ -116,8 +116,8 @@ class Project:
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     """Work that later calls on the same project reuse (engines, factors); dropped with the project.
 
-    Under "store" a workspace may put ``store(name, compute)``, which keeps the arrays that ``compute()`` makes
-    on disk, for this project under this name.
+    Under "store" a workspace may put ``store(name, compute)``, which keeps on disk the arrays that
+    ``compute()`` makes, for this project under this name.
     """
 
     def __post_init__(self) -> None:
