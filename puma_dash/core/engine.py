@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
     from puma_dash.core.objective import Loss
 
-DOUBLE_LIMIT = 20_000
+DOUBLE_LIMIT = 4_000
 """Models with at most this many parameters are computed in float64 on the CPU."""
 ACTIVATIONS_PER_BATCH = {"cpu": 2**22, "cuda": 2**26}
 """A batch is chosen so that one forward pass holds about this many numbers: what a CPU's caches like, and
@@ -106,7 +106,7 @@ class Engine:
         self.model = copy.deepcopy(project.model).to(self.device, self.dtype).eval().requires_grad_(False)
         for module in self.model.modules():
             if getattr(module, "inplace", False) is True:
-                module.inplace = False  # layers' outputs are read again after the pass
+                module.__dict__["inplace"] = False  # layers' outputs are read again after the pass
         self.theta = self.parameters.flatten(dict(self.model.named_parameters()))
         self.loss = cast("Loss", project.loss)
         self.n = len(project.train)

@@ -55,6 +55,7 @@ def open_project(source: str, version: int | None) -> Project:
     """The project of that source as it stands at that version (a ledger entry; None is the original)."""
     if (source, version) not in _open:
         found = _original(source) if version is None else _accepted(source, version)
+        found.memo["store"] = _keeper(found)
         _open.clear()
         _open[source, version] = found
     return _open[source, version]
@@ -321,6 +322,16 @@ def _embed(project: Project, index: Index, embedding: Any, progress: Progress, c
     _store().fetch(name, compute)
     space = getattr(embedding, "space", None)
     index.with_embedding(embedding.label if space is None else f"{embedding.label} of {space}", name)
+
+
+def _keeper(project: Project) -> Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]:
+    """What keeps factors and other costly arrays of ``project`` in the cache, for the next worker."""
+
+    def keep(name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        entry = _store().fetch(key("engine", project.fingerprint, name, CODE), lambda: (compute(), {}))
+        return entry.arrays
+
+    return keep
 
 
 def _store() -> Store:

@@ -299,7 +299,7 @@ def test_what_did_not_reach_its_minimum_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("start", "sentence"),
     [
-        (case(mlp(3, 3000, 3), (3,), 3), "at most 20,000 parameters .* but got 21,003 and 22"),
+        (case(mlp(3, 3000, 3), (3,), 3), "at most 4,000 parameters .* but got 21,003 and 22"),
         (case(mlp(3, 3), (3,), 3, n=5001), "and 5,000 training rows, .* but got 12 and 5,001"),
     ],
 )

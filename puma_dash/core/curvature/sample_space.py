@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,13 +71,25 @@ def preconditioner(engine: Engine, shift: float, count: int | None = None) -> Sa
         return None
     key = ("preconditioner", shift, count)
     if key not in engine.memo:
-        rows, gram, _ = gradients(engine, count)
-        factor, unseen = _factor(gram, shift) if rows.blocks else None, shift
-        if factor is not None:
-            unseen = math.exp(2 * float(factor.diagonal().log().mean()))
-            factor = _factor(gram, unseen)
-        engine.memo[key] = None if factor is None else SampleSpace(rows, factor, unseen)
+        rows, _ = gradients(engine, count)
+        engine.memo[key] = None
+        if rows.blocks:
+            kept = engine.keep(f"preconditioner {count} {shift!r}", lambda: _lifted(engine, count, shift))
+            if len(kept["factor"]):
+                factor = torch.from_numpy(kept["factor"]).to(engine.device)
+                engine.memo[key] = SampleSpace(rows, factor, float(kept["shift"]))
     return engine.memo[key]
+
+
+def _lifted(engine: Engine, count: int, shift: float) -> dict[str, np.ndarray]:
+    """The preconditioner's factor, empty where there is none, and its d."""
+    gram = sample_gram(engine, count)
+    factor = _factor(gram, shift)
+    if factor is not None:
+        shift = math.exp(2 * float(factor.diagonal().log().mean()))
+        factor = _factor(gram, shift)
+    found = gram.new_empty(0, 0) if factor is None else factor
+    return {"factor": found.numpy(force=True), "shift": np.array(shift)}
 
 
 def usual_count(engine: Engine) -> int:
@@ -101,10 +114,10 @@ def sample_inverse(engine: Engine, shift: float, count: int) -> SampleSpace | No
     F^-1 at d = wd + damping is too large on average: what the M gradients have not seen has some curvature.
     (v - J^T (J J^T + w d I)^-1 J v) / d with w from 0 to 1 is right on average; w is 1 where all are drawn.
     """
-    rows, gram, _ = gradients(engine, count)
+    rows, _ = gradients(engine, count)
     if not rows.blocks or shift <= 0:
         return None
-    gram = gram.double()
+    gram = sample_gram(engine, count).double()
     factor = _factor(gram, shift * _scale(gram, shift, 1 / Draw.of(engine, count).inverse.to(gram)))
     return None if factor is None else SampleSpace(rows, factor, shift)
 
@@ -161,8 +174,8 @@ class Draw:
         return torch.where(found < last[:, None], found, -1)
 
 
-def gradients(engine: Engine, count: int) -> tuple[RowGradients, Tensor, Layout]:
-    """J of ``count`` gradients, J J^T (M, M), and the layers behind them; they depend on no damping."""
+def gradients(engine: Engine, count: int) -> tuple[RowGradients, Layout]:
+    """J of ``count`` gradients and the layers behind them; they depend on no damping."""
     key = ("sample space", count)
     if key not in engine.memo:
         layout = Layout.of(engine, count)
@@ -175,6 +188,13 @@ def gradients(engine: Engine, count: int) -> tuple[RowGradients, Tensor, Layout]
             roots = engine.loss.root_columns(recording.outputs.detach(), columns[part])
             return recording.gradients(roots * (scale[part] * base.sqrt())[:, None], layout.rest)
 
-        rows = RowGradients.join(engine.over(len(draw.rows), record))
-        engine.memo[key] = rows, rows.self_gram() if rows.blocks else scale, layout
+        engine.memo[key] = RowGradients.join(engine.over(len(draw.rows), record)), layout
+    return engine.memo[key]
+
+
+def sample_gram(engine: Engine, count: int) -> Tensor:
+    """J J^T (M, M) of ``count`` gradients."""
+    key = ("sample gram", count)
+    if key not in engine.memo:
+        engine.memo[key] = gradients(engine, count)[0].self_gram()
     return engine.memo[key]

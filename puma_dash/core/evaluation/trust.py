@@ -30,7 +30,7 @@ from torch import Tensor
 
 from puma_dash.core.criteria import Criterion, resolve_criterion
 from puma_dash.core.curvature import ConjugateGradient, Curvature, inverse_of
-from puma_dash.core.engine import Engine, engine_of
+from puma_dash.core.engine import DOUBLE_LIMIT, Engine, engine_of
 from puma_dash.core.objective import SquaredError
 from puma_dash.core.plan import PatchPlan
 from puma_dash.core.types import Project, ProjectError, Selection, row_array
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from puma_dash.core.engine import CancelEvent, Progress
     from puma_dash.core.objective import Loss
 
-LARGEST_MODEL, MOST_ROWS = 20_000, 5_000
+LARGEST_MODEL, MOST_ROWS = DOUBLE_LIMIT, 5_000
 ITERATIONS = 2_000
 FLAT = 1e-9
 """Minimising ends where the gradient's largest entry is this share of what it was at theta_org."""

@@ -191,7 +191,7 @@ def relinearise(
     """
     chosen = resolve(CURVATURES, curvature, "curvature")
     theta, (value, _) = engine.theta, objective.at(engine.theta, gradient=False)
-    direction, lengths = first, []
+    direction, lengths = first, list[float]()
     residual, longest = 0.0, 0.0
     for step in range(steps):
         engine.tick(step, steps, f"Step {step + 1} of {steps}")

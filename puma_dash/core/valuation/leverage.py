@@ -56,7 +56,7 @@ def leverage(
         Cook & Weisberg (1982), Residuals and influence in regression.
     """
     engine = engine_of(project, device, progress, cancel, parameters)
-    index = torch.arange(engine.n)[split_index(engine, "train", rows)]
+    index = torch.from_numpy(split_index(engine, "train", rows))
     form = form_of(engine, curvature, sampled)
     found = over_own(engine, form, index, lambda part, outputs, own, curved: (curved * own).sum((1, 2)))
     return found.double().numpy(force=True)
