@@ -15,11 +15,17 @@ from pathlib import Path
 import torch
 
 import puma_dash
-from benchmarks import growth, patching, peers, scoring
+from benchmarks import growth, patching, peers, retraining, scoring
 from benchmarks.results import with_section
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = {"scoring": scoring, "peers": peers, "patching": patching, "growth": growth}
+PARTS = {
+    "scoring": scoring,
+    "peers": peers,
+    "patching": patching,
+    "retraining": retraining,
+    "growth": growth,
+}
 
 
 def main():
