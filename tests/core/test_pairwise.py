@@ -1,5 +1,7 @@
 """Pairwise influence, against dense algebra and psi."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -17,10 +19,8 @@ ITERATED = puma.ConjugateGradient(damping=0.05, tolerance=1e-11)
 def truth(case, damping=0.05) -> np.ndarray:
     """(m, n): grad l_t^T B^-1 a_i grad l_i."""
     reference = Reference(case)
-    x, y = case.validation
-    validation = torch.autograd.functional.jacobian(
-        lambda t: reference.losses(torch.as_tensor(x), y, t), reference.theta
-    )
+    losses = functools.partial(reference.losses, *map(torch.as_tensor, case.validation))
+    validation = torch.autograd.functional.jacobian(losses, reference.theta)
     return (validation @ torch.linalg.solve(reference.b(damping), reference.gradients().T)).numpy()
 
 

@@ -82,7 +82,7 @@ class SampledForm:
     space: SampleSpace
     draw: Draw
     undone: Tensor
-    """(M, M) L^-1"""
+    """L^-1 (M, M)"""
     facts: dict[str, Any]
     exact = False
 

@@ -104,15 +104,15 @@ def _by_grams(
     return torch.cat(lefts.over(against))
 
 
-def split_index(engine: Engine, split: str, rows: Any) -> NDArray[np.int64] | slice:
-    """``rows`` of ``split`` in the order given, from numbers, a bool mask or a Selection; None for all.
+def split_index(engine: Engine, split: str, rows: Any) -> NDArray[np.int64]:
+    """Row numbers of ``split`` in the order given, from numbers, a bool mask or a Selection; None for all.
 
     Raises:
         ProjectError: no such rows.
     """
-    if rows is None:
-        return slice(None)
     n = len(engine.split(split))
+    if rows is None:
+        return np.arange(n)
     index = np.asarray(getattr(rows, "rows", rows))
     if index.dtype == bool and index.shape == (n,):
         index = np.flatnonzero(index)
