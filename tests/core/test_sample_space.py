@@ -34,10 +34,11 @@ def test_all_gradients_are_the_gauss_newton_matrix(made):
     torch.testing.assert_close(gram, dense @ dense.T)
 
 
-def test_all_gradients_give_the_inverse(made):
+@pytest.mark.parametrize("balanced", [False, True])
+def test_all_gradients_give_the_inverse(made, balanced):
     engine, reference = made
     vectors = some(engine)
-    space = sample_inverse(engine, D, 10_000)
+    space = sample_inverse(engine, D, 10_000, balanced)
     torch.testing.assert_close(space(vectors), vectors @ inverse_of(reference.ggn(), D))
     rows, _, _ = gradients(engine, 10_000)
     white = space.whitened(rows)
@@ -77,6 +78,13 @@ def test_the_preconditioner_is_the_inverse_of_its_gradients(made):
     assert space.shift >= D
 
 
+def test_the_sampled_inverse_is_that_of_its_gradients(made):
+    engine, _ = made
+    space, vectors = sample_inverse(engine, D, 9), some(engine)
+    dense = gradients(engine, 9)[0].dense()
+    torch.testing.assert_close(space(vectors), vectors @ inverse_of(dense.T @ dense, D))
+
+
 def test_which_gradients_belong_to_a_row(made):
     engine, _ = made
     draw = Draw.of(engine, 12)
@@ -101,7 +109,7 @@ def test_on_average_the_sampled_inverse_is_right(monkeypatch, count, shift):
     for seed in range(8):
         monkeypatch.setattr(sample_space, "systematic", lambda s, m, seed, own=seed: drawn(s, m, own))
         engine.memo.pop(("sample space", count), None)
-        space = sample_inverse(engine, shift, count)
+        space = sample_inverse(engine, shift, count, balanced=True)
         dense = space.rows.dense()
         found += float((space(eye) * elsewhere).sum()) / exact / 8
         plain += float((inverse_of(dense.T @ dense, shift) * elsewhere).sum()) / exact / 8

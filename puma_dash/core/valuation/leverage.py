@@ -57,7 +57,7 @@ def leverage(
     """
     engine = engine_of(project, device, progress, cancel, parameters)
     index = torch.as_tensor(split_index(engine, "train", rows))
-    form = form_of(engine, curvature, sampled)
+    form = form_of(engine, curvature, sampled, balanced=True)
     found = over_own(engine, form, index, lambda part, outputs, own, curved: (curved * own).sum((1, 2)))
     return found.double().numpy(force=True)
 
