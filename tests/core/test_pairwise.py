@@ -50,6 +50,13 @@ def test_chosen_rows_in_the_order_given(way):
     np.testing.assert_allclose(found, expected[np.ix_([3], [2, 5])], rtol=1e-6, atol=1e-8)
 
 
+def test_weights_of_evaluation_rows_play_no_part(way):
+    start = CASES["weighted softmax"]
+    weighted = start.project(validation=puma.Split(*start.validation, weights=np.linspace(0.5, 2, 15)))
+    found = puma.pairwise_influence(weighted, curvature=way)
+    np.testing.assert_allclose(found, truth(start), rtol=1e-6, atol=1e-8)
+
+
 def test_which_evaluation_rows_one_training_row_harms(way):
     found = puma.pairwise_influence(CASES["softmax"].project(), train_rows=[7], curvature=way)
     assert found.shape == (15, 1)
