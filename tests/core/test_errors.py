@@ -175,7 +175,7 @@ PLANS = {
 }
 
 CALLS = {
-    "an unknown valuation": (lambda: value("shapley"), "psi, gradient_dot, loss, random"),
+    "an unknown valuation": (lambda: value("shapley"), "psi, self_influence, gradient_dot, loss, random"),
     "an unknown criterion": (lambda: value(criterion="accuracy"), "cross_entropy, brier, squared_error"),
     "an unknown curvature": (lambda: value(curvature="kfac"), "auto, dense, conjugate_gradient"),
     "something else as a curvature": (lambda: value(curvature=3.0), "a curvature"),
