@@ -177,7 +177,7 @@ PLANS = {
 CALLS = {
     "an unknown valuation": (lambda: value("shapley"), "psi, self_influence, gradient_dot, loss, random"),
     "an unknown criterion": (lambda: value(criterion="accuracy"), "cross_entropy, brier, calibration"),
-    "an unknown curvature": (lambda: value(curvature="kfac"), "auto, dense, conjugate_gradient"),
+    "an unknown curvature": (lambda: value(curvature="newton"), "auto, dense, conjugate_gradient, kfac, ekfac, lissa"),
     "something else as a curvature": (lambda: value(curvature=3.0), "a curvature"),
     "a device that is not there": (lambda: value(device="cuda:77"), "device of this machine"),
     "a device of no kind": (lambda: value(device="quantum"), "device of this machine"),

@@ -1,5 +1,7 @@
 """Pairwise influence, against dense algebra and psi."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -17,10 +19,8 @@ ITERATED = puma.ConjugateGradient(damping=0.05, tolerance=1e-11)
 def truth(case, damping=0.05) -> np.ndarray:
     """(m, n): grad l_t^T B^-1 a_i grad l_i."""
     reference = Reference(case)
-    x, y = case.validation
-    validation = torch.autograd.functional.jacobian(
-        lambda t: reference.losses(torch.as_tensor(x), y, t), reference.theta
-    )
+    losses = functools.partial(reference.losses, *map(torch.as_tensor, case.validation))
+    validation = torch.autograd.functional.jacobian(losses, reference.theta)
     return (validation @ torch.linalg.solve(reference.b(damping), reference.gradients().T)).numpy()
 
 
@@ -48,6 +48,13 @@ def test_chosen_rows_in_the_order_given(way):
     mask = np.isin(np.arange(22), [2, 5])
     found = puma.pairwise_influence(project, puma.Selection([3]), mask, curvature=way)
     np.testing.assert_allclose(found, expected[np.ix_([3], [2, 5])], rtol=1e-6, atol=1e-8)
+
+
+def test_weights_of_evaluation_rows_play_no_part(way):
+    start = CASES["weighted softmax"]
+    weighted = start.project(validation=puma.Split(*start.validation, weights=np.linspace(0.5, 2, 15)))
+    found = puma.pairwise_influence(weighted, curvature=way)
+    np.testing.assert_allclose(found, truth(start), rtol=1e-6, atol=1e-8)
 
 
 def test_which_evaluation_rows_one_training_row_harms(way):

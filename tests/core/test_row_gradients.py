@@ -78,31 +78,86 @@ class ByKeyword(nn.Module):
 # name: (model, shape of a row, layers with a rule, parameters without one)
 MODELS = {
     "linear": (lambda: nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), FLAT, ["0", "2"], []),
-    "linear, no bias": (lambda: nn.Sequential(nn.Linear(5, 4, bias=False), nn.Tanh(), nn.Linear(4, 3, bias=False)), FLAT, ["0", "2"], []),
+    "linear, no bias": (
+        lambda: nn.Sequential(nn.Linear(5, 4, bias=False), nn.Tanh(), nn.Linear(4, 3, bias=False)),
+        FLAT,
+        ["0", "2"],
+        [],
+    ),
     "linear over tokens": (lambda: head(nn.Linear(3, 4), nn.Tanh()), TOKENS, ["0", "3"], []),
     "linear over a grid": (lambda: head(nn.Linear(6, 2), nn.Tanh()), IMAGES, ["0", "3"], []),
     "conv1d": (lambda: head(nn.Conv1d(2, 4, 3), nn.Tanh()), SERIES, ["0", "3"], []),
-    "conv1d, all options": (lambda: head(nn.Conv1d(2, 4, 3, 2, 1, 2, 2, bias=False), nn.Tanh()), SERIES, ["0", "3"], []),
+    "conv1d, all options": (
+        lambda: head(nn.Conv1d(2, 4, 3, 2, 1, 2, 2, bias=False), nn.Tanh()),
+        SERIES,
+        ["0", "3"],
+        [],
+    ),
     "conv2d": (lambda: head(nn.Conv2d(2, 3, (2, 3)), nn.Tanh()), IMAGES, ["0", "3"], []),
-    "conv2d, all options": (lambda: head(nn.Conv2d(2, 4, (3, 2), (2, 1), (2, 1), (1, 2), 2), nn.Tanh()), IMAGES, ["0", "3"], []),
-    "conv2d, depthwise": (lambda: head(nn.Conv2d(2, 6, 3, groups=2, bias=False), nn.Tanh()), IMAGES, ["0", "3"], []),
-    "conv2d, same": (lambda: head(nn.Conv2d(2, 2, 3, padding="same"), nn.Tanh()), IMAGES, ["3"], ["0.weight", "0.bias"]),
-    "conv2d, circular": (lambda: head(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), nn.Tanh()), IMAGES, ["3"], ["0.weight", "0.bias"]),
-    "batch norm 1d": (lambda: nn.Sequential(nn.Linear(5, 4), stretched(nn.BatchNorm1d(4)), nn.Tanh(), nn.Linear(4, 3)), FLAT, ["0", "1", "3"], []),
+    "conv2d, all options": (
+        lambda: head(nn.Conv2d(2, 4, (3, 2), (2, 1), (2, 1), (1, 2), 2), nn.Tanh()),
+        IMAGES,
+        ["0", "3"],
+        [],
+    ),
+    "conv2d, depthwise": (
+        lambda: head(nn.Conv2d(2, 6, 3, groups=2, bias=False), nn.Tanh()),
+        IMAGES,
+        ["0", "3"],
+        [],
+    ),
+    "conv2d, same": (
+        lambda: head(nn.Conv2d(2, 2, 3, padding="same"), nn.Tanh()),
+        IMAGES,
+        ["3"],
+        ["0.weight", "0.bias"],
+    ),
+    "conv2d, circular": (
+        lambda: head(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), nn.Tanh()),
+        IMAGES,
+        ["3"],
+        ["0.weight", "0.bias"],
+    ),
+    "batch norm 1d": (
+        lambda: nn.Sequential(nn.Linear(5, 4), stretched(nn.BatchNorm1d(4)), nn.Tanh(), nn.Linear(4, 3)),
+        FLAT,
+        ["0", "1", "3"],
+        [],
+    ),
     "batch norm of series": (lambda: head(stretched(nn.BatchNorm1d(2)), nn.Tanh()), SERIES, ["0", "3"], []),
-    "batch norm 2d": (lambda: head(nn.Conv2d(2, 3, 3), stretched(nn.BatchNorm2d(3)), nn.Tanh()), IMAGES, ["0", "1", "4"], []),
+    "batch norm 2d": (
+        lambda: head(nn.Conv2d(2, 3, 3), stretched(nn.BatchNorm2d(3)), nn.Tanh()),
+        IMAGES,
+        ["0", "1", "4"],
+        [],
+    ),
     "batch norm 3d": (lambda: head(stretched(nn.BatchNorm3d(2)), nn.Tanh()), (2, 2, 3, 2), ["0", "3"], []),
-    "group norm": (lambda: head(nn.Conv2d(2, 4, 3), stretched(nn.GroupNorm(2, 4)), nn.Tanh()), IMAGES, ["0", "1", "4"], []),
+    "group norm": (
+        lambda: head(nn.Conv2d(2, 4, 3), stretched(nn.GroupNorm(2, 4)), nn.Tanh()),
+        IMAGES,
+        ["0", "1", "4"],
+        [],
+    ),
     "layer norm": (lambda: nn.Sequential(stretched(nn.LayerNorm(5)), nn.Linear(5, 3)), FLAT, ["0", "1"], []),
     "layer norm over tokens": (lambda: head(stretched(nn.LayerNorm(3)), nn.Tanh()), TOKENS, ["0", "3"], []),
-    "layer norm of two sides": (lambda: head(stretched(nn.LayerNorm((7, 6))), nn.Tanh()), IMAGES, ["0", "3"], []),
+    "layer norm of two sides": (
+        lambda: head(stretched(nn.LayerNorm((7, 6))), nn.Tanh()),
+        IMAGES,
+        ["0", "3"],
+        [],
+    ),
     "in-place activation": (lambda: head(nn.Conv2d(2, 3, 3), nn.ReLU(inplace=True)), IMAGES, ["0", "3"], []),
     "in-place function": (InPlace, FLAT, ["inner", "outer"], []),
-    "in-place function, later": (lambda: nn.Sequential(nn.Linear(5, 5), nn.Tanh(), InPlace()), FLAT, ["0", "2.outer"], ["2.inner.weight", "2.inner.bias"]),
+    "in-place function, later": (
+        lambda: nn.Sequential(nn.Linear(5, 5), nn.Tanh(), InPlace()),
+        FLAT,
+        ["0", "2.outer"],
+        ["2.inner.weight", "2.inner.bias"],
+    ),
     "by keyword": (ByKeyword, FLAT, ["outer"], ["inner.weight", "inner.bias"]),
     "passed twice": (Twice, FLAT, ["outer"], ["inner.weight", "inner.bias"]),
     "used elsewhere": (Functional, FLAT, ["outer"], ["scale", "inner.weight", "inner.bias"]),
-}  # fmt: skip
+}
 
 
 def made(name, n=9) -> Case:
@@ -212,7 +267,7 @@ BUDGETS = [
 
 @pytest.mark.parametrize(("name", "numbers", "missing"), BUDGETS)
 def test_what_is_too_large_is_missing(monkeypatch, name, numbers, missing):
-    """The largest layers first, counted in what one row leaves: q, or in + out where it passes a layer once."""
+    """The largest layers first, counted in what a row leaves: q, or in + out where it passes a layer once."""
     convolutions = nn.Conv2d(2, 10, (1, 5)), nn.Tanh(), nn.Conv2d(10, 2, (7, 1)), nn.Flatten(), nn.Tanh()
     monkeypatch.setitem(
         MODELS, "two convolutions", (lambda: nn.Sequential(*convolutions, nn.Linear(4, 3)), IMAGES)

@@ -1,8 +1,7 @@
 """g^T B^-1 h for the gradients g and h of any rows, without a solve per row.
 
 Where B is dense its factor gives the exact value. Elsewhere the Gauss-Newton matrix of M sampled gradients
-stands in for that of all rows, F = J^T J + d I (``sample_space``; a little less than d under the factor L
-makes up for what the M have not seen), and with W = L^-1 J g
+stands in for that of all rows, F = J^T J + d I (``sample_space``), and with W = L^-1 J g
 
     g^T F^-1 h = (g^T h - W_g^T W_h) / d.
 
@@ -82,7 +81,7 @@ class SampledForm:
     space: SampleSpace
     draw: Draw
     undone: Tensor
-    """(M, M) L^-1"""
+    """L^-1 (M, M)"""
     facts: dict[str, Any]
     exact = False
 
@@ -115,8 +114,8 @@ class SampledForm:
         """What the blocks (m, c, c) gain when the columns ``own`` (m, s; -1 for none) leave J.
 
         With E the rows of J that go, (F - E^T E)^-1 = F^-1 + F^-1 E^T (I - E F^-1 E^T)^-1 E F^-1, where
-        E F^-1 g = V^T W_g and I - E F^-1 E^T = d V^T V for V the columns of L^-1 that belong to E. (Less
-        than d under L scales the inverse as a whole, and changes nothing here.)
+        E F^-1 g = V^T W_g and I - E F^-1 E^T = d V^T V for V the columns of L^-1 that belong to E. Less
+        than d under L scales all inverses alike, and leaves what is returned as it stands.
         """
         there = (own >= 0).to(self.undone)
         v = self.undone.T[own.clamp_min(0)] * there[:, :, None]  # (m, s, M)
@@ -125,32 +124,32 @@ class SampledForm:
         return seen.transpose(1, 2) @ torch.linalg.solve(left, seen)
 
 
-def form_of(engine: Engine, curvature: str | Curvature, count: int | None = None) -> Form:
+def form_of(
+    engine: Engine, curvature: str | Curvature, count: int | None = None, balanced: bool = False
+) -> Form:
     """g^T B^-1 h with the B of ``curvature``; computed once per engine, curvature and count.
 
     Args:
         engine: of the project.
         curvature: exact for a dense B, else only its damping counts.
         count: M, sampled gradients; None chooses. The dense B takes all rows.
+        balanced: whether F is to be right on average, rather than rank rows best.
 
     Raises:
         ProjectError: the exact Hessian without a dense B, or no F can be had.
     """
     chosen = settled(engine, curvature)
-    key = ("form", chosen, count)
+    key = ("form", chosen, count, balanced)
     if key not in engine.memo:
-        engine.memo[key] = (
-            _exact(engine, chosen) if isinstance(chosen, Dense) else _sampled(engine, chosen, count)
-        )
+        if isinstance(chosen, Dense):
+            inverse = inverse_of(engine, chosen)
+            engine.memo[key] = ExactForm(inverse, inverse.facts)
+        else:
+            engine.memo[key] = _sampled(engine, chosen, count, balanced)
     return engine.memo[key]
 
 
-def _exact(engine: Engine, chosen: Dense) -> ExactForm:
-    inverse = inverse_of(engine, chosen)
-    return ExactForm(inverse, dict(inverse.facts))
-
-
-def _sampled(engine: Engine, chosen: Any, count: int | None) -> SampledForm:
+def _sampled(engine: Engine, chosen: Any, count: int | None, balanced: bool) -> SampledForm:
     if getattr(chosen, "matrix", "ggn") != "ggn":
         raise ProjectError(
             "expected the Gauss-Newton matrix where rows are not solved for one by one, but got "
@@ -158,15 +157,14 @@ def _sampled(engine: Engine, chosen: Any, count: int | None) -> SampledForm:
         )
     damping = settle_damping(engine, chosen.damping)
     count = count or min(max(engine.n // SHARE, ROWS[0]), ROWS[1])
-    space = sample_inverse(engine, engine.weight_decay + damping, count)
+    space = sample_inverse(engine, engine.weight_decay + damping, count, balanced)
     if space is None:
         raise ProjectError(
             "expected layers with gradients by row and wd + damping > 0, but cannot factor their Gram matrix "
             f"at damping {damping:g}; try puma.ConjugateGradient(damping=0.01)."
         )
-    undone = torch.linalg.solve_triangular(
-        space.factor, torch.eye(len(space.rows)).to(space.factor), upper=False
-    )
+    eye = torch.eye(len(space.rows)).to(space.factor)
+    undone = torch.linalg.solve_triangular(space.factor, eye, upper=False)
     described = {
         "curvature": "sampled Gauss-Newton",
         "damping": damping,

@@ -108,17 +108,25 @@ def preconditioner_estimate(engine: Engine, count: int) -> tuple[Estimate, float
     return Estimate(seconds, held * engine.dtype.itemsize, f"{count:,} gradients that precondition"), use
 
 
-def sample_inverse(engine: Engine, shift: float, count: int) -> SampleSpace | None:
-    """An estimate of B^-1 for quadratic forms, with the factor in float64; None where none can be had.
+def sample_inverse(engine: Engine, shift: float, count: int, balanced: bool = False) -> SampleSpace | None:
+    """F^-1 at d = wd + damping with the factor in float64, for quadratic forms; None where none can be had.
 
-    F^-1 at d = wd + damping is too large on average: what the M gradients have not seen has some curvature.
-    (v - J^T (J J^T + w d I)^-1 J v) / d with w from 0 to 1 is right on average; w is 1 where all are drawn.
+    F^-1 is too large on average: what the M gradients have not seen has some curvature. With w d in place of
+    d under the factor, w from 0 to 1, it is right on average, for sums over rows; it ranks them a little
+    worse. Where all gradients are drawn w is 1.
+
+    Args:
+        engine: of the project.
+        shift: d
+        count: M
+        balanced: whether to be right on average.
     """
     rows, _ = gradients(engine, count)
     if not rows.blocks or shift <= 0:
         return None
     gram = sample_gram(engine, count).double()
-    factor = _factor(gram, shift * _scale(gram, shift, 1 / Draw.of(engine, count).inverse.to(gram)))
+    w = _scale(gram, shift, 1 / Draw.of(engine, count).inverse.to(gram)) if balanced else 1.0
+    factor = _factor(gram, w * shift)
     return None if factor is None else SampleSpace(rows, factor, shift)
 
 

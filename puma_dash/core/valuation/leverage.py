@@ -57,7 +57,7 @@ def leverage(
     """
     engine = engine_of(project, device, progress, cancel, parameters)
     index = torch.from_numpy(split_index(engine, "train", rows))
-    form = form_of(engine, curvature, sampled)
+    form = form_of(engine, curvature, sampled, balanced=True)
     found = over_own(engine, form, index, lambda part, outputs, own, curved: (curved * own).sum((1, 2)))
     return found.double().numpy(force=True)
 
@@ -91,7 +91,8 @@ def over_own(engine: Engine, form: Form, index: Tensor, work: Callable[..., Tens
     K_ii leaves the row's own share of B out, it is added: (K_ii^-1 + C_i)^-1.
     """
     train = engine.split("train")
-    chosen = train if len(index) == engine.n else train.take(index.numpy())
+    every = torch.equal(index, torch.arange(engine.n))
+    chosen = train if every else train.take(index.numpy())
     c = engine.outputs(train.take(np.arange(1))).shape[1]
     stream = Stream(engine, chosen, parts=c, message="Leverage")
 

@@ -43,8 +43,9 @@ def pairwise_influence(
     row t, by about I[t, i] / n. The mean over all evaluation rows is psi of the mean loss. With at most
     ``SOLVED`` rows on one side those are solved for, as exactly as ``curvature`` is, and the other side takes
     one forward-mode pass for each. With more on both sides the dense B gives exact values too; without one
-    all pairs come from Gram matrices of gradients (``curvature.forms``), which costs two passes over the rows
-    but is an approximation.
+    all pairs come from Gram matrices of gradients (``curvature.forms``) for two passes over the rows. That is
+    a first look, too large and right for the strongest pairs only (rank correlation .6, correlation .85 on a
+    CNN with 57,000 parameters): then ask for the rows that matter, up to ``SOLVED`` at a time.
 
     Args:
         project: model and data.
@@ -97,15 +98,14 @@ def _by_grams(
     def against(part: slice) -> Tensor:
         left = lefts.gradients(part)
         half = form.half(left)
-        return torch.cat(
-            rights.over(lambda other: form.products(left, half, rights.gradients(other)).cpu()), 1
-        )
+        found = rights.over(lambda other: form.products(left, half, rights.gradients(other)).cpu())
+        return torch.cat(found, dim=1)
 
     return torch.cat(lefts.over(against))
 
 
 def split_index(engine: Engine, split: str, rows: Any) -> NDArray[np.int64]:
-    """``rows`` of ``split`` in the order given, from numbers, a bool mask or a Selection; None for all.
+    """Row numbers of ``split`` in the order given, from numbers, a bool mask or a Selection; None for all.
 
     Raises:
         ProjectError: no such rows.

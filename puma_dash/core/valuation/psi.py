@@ -42,7 +42,7 @@ class Psi(Described):
         (found,) = influences_of(engine, [criterion], inverse)
         psi, facts = found.psi, inverse.facts
         if self.leverage:
-            form = form_of(engine, curvature)
+            form = form_of(engine, curvature, balanced=True)
             psi = corrected_psi(engine, form, found.direction)
             facts = {**facts, "leverage": form.facts}
         return psi, {
