@@ -59,13 +59,14 @@ def test_layers(path):
 
 
 BASE = {"types", "registry"}
-DERIVATIVES = BASE | {"objective", "engine"}
+DERIVATIVES = BASE | {"objective", "engine", "row_gradients"}
 ORDER = {
     "types": set(),
     "registry": {"types"},
     "first_order": {"types"},
     "objective": BASE,
     "engine": BASE | {"objective"},
+    "row_gradients": BASE | {"objective", "engine"},
     "training": BASE | {"objective"},
     "curvature": DERIVATIVES | {"curvature"},
     "criteria": DERIVATIVES | {"criteria"},
