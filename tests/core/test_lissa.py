@@ -79,7 +79,7 @@ def test_mini_batches_have_the_mean_of_all_rows():
     reference = Reference(some)
     v = vectors(len(reference.theta))
     for theta in (reference.theta, reference.theta + 0.3):
-        solution = puma.LiSSA(damping=0.1, rows=3, depth=500)(Engine(some.project()), theta)(v)
+        solution = puma.LiSSA(damping=0.1, rows=3, depth=1_000)(Engine(some.project()), theta)(v)
         b = reference.ggn(theta) + 0.12 * torch.eye(len(theta)).double()
         close(solution.x, torch.linalg.solve(b, v.T).T, rtol=1e-9, atol=1e-10)
 
