@@ -125,10 +125,6 @@ class Engine:
         self.check_cancel()
         return self
 
-    def restricted(self, parameters: str) -> Engine:
-        """The engine of this project and device on which only ``parameters`` take part."""
-        return engine_of(self.project, self.device, self._progress, self._cancel, parameters)
-
     def tick(self, done: float, total: float, message: str) -> None:
         """Reports progress; raises ``Cancelled`` once the caller has asked for it."""
         self.check_cancel()

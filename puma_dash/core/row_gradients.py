@@ -165,10 +165,6 @@ class RowGradients:
         """Inner products (m,) of each row with the same row of ``other``, of the same layout."""
         return torch.stack([block.dots(other.blocks[name]) for name, block in self.blocks.items()]).sum(0)
 
-    def squared_norms(self) -> Tensor:
-        """Squared norms (m,)."""
-        return self.dots(self)
-
     def times(self, vectors: Tensor) -> Tensor:
         """Inner products (k, m) with ``vectors`` (k, p)."""
         return torch.stack([block.times(vectors) for block in self.blocks.values()]).sum(0)
@@ -383,13 +379,6 @@ class Recording:
     def rest_gradients(self, cotangents: Tensor, names: tuple[str, ...]) -> Explicit:
         """J_i^T v_i of the rows in the parameters ``names``, by ``torch.func``."""
         return _rest(self.engine, self.inputs, cotangents, names, self.theta)
-
-
-def row_gradients(
-    engine: Engine, inputs: Tensor, cotangents: Tensor, layout: Layout, theta: Tensor | None = None
-) -> RowGradients:
-    """J_i^T v_i of the rows ``inputs`` (m, ...) for the output cotangents v (m, c)."""
-    return Recording(engine, inputs, layout.layers, theta).gradients(cotangents, layout.rest)
 
 
 def _candidates(model: nn.Module, where: dict[str, slice]) -> Iterable[Layer]:

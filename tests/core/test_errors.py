@@ -177,7 +177,10 @@ PLANS = {
 CALLS = {
     "an unknown valuation": (lambda: value("shapley"), "psi, self_influence, gradient_dot, loss, random"),
     "an unknown criterion": (lambda: value(criterion="accuracy"), "cross_entropy, brier, calibration"),
-    "an unknown curvature": (lambda: value(curvature="newton"), "auto, dense, conjugate_gradient, kfac, ekfac, lissa"),
+    "an unknown curvature": (
+        lambda: value(curvature="newton"),
+        "auto, dense, conjugate_gradient, kfac, ekfac, lissa",
+    ),
     "something else as a curvature": (lambda: value(curvature=3.0), "a curvature"),
     "a device that is not there": (lambda: value(device="cuda:77"), "device of this machine"),
     "a device of no kind": (lambda: value(device="quantum"), "device of this machine"),
@@ -185,7 +188,13 @@ CALLS = {
     "damping not a number": (lambda: value(curvature=puma.Dense(damping=float("nan"))), "damping >= 0"),
     "damping in words": (lambda: value(curvature=puma.ConjugateGradient(damping="some")), "damping >= 0"),
     "an unknown matrix": (lambda: value(curvature=puma.Dense(matrix="fisher")), "ggn, hessian"),
-    "no curvature rows": (lambda: value(curvature=puma.ConjugateGradient(rows=0)), "1 to 22 curvature rows"),
+    "a LiSSA scale of 0": (lambda: value(curvature=puma.LiSSA(scale=0.0)), 'scale > 0 or "auto"'),
+    "a LiSSA scale in words": (lambda: value(curvature=puma.LiSSA(scale="large")), 'scale > 0 or "auto"'),
+    "an estimate of too large a sample": (
+        lambda: puma.estimate(SOFTMAX.project(), puma.ConjugateGradient(rows=23)),
+        "1 to 22 curvature rows",
+    ),
+    "no curvature rows": (lambda: value(curvature=puma.ConjugateGradient(rows=0)), "expected rows from 1"),
     "too many curvature rows": (
         lambda: value(curvature=puma.ConjugateGradient(rows=23)),
         "1 to 22 curvature rows",

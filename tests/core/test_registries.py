@@ -82,7 +82,7 @@ def test_keys_are_the_fixed_ones():
         "adversarial",
     } <= set(puma.CRITERIA)
     assert all(kind.key == key for key, kind in puma.CRITERIA.items())
-    assert {"auto", "dense", "conjugate_gradient"} <= set(puma.CURVATURES)
+    assert {"auto", "dense", "conjugate_gradient", "kfac", "ekfac", "lissa"} <= set(puma.CURVATURES)
     assert {"psi", "gradient_dot", "loss", "random"} <= set(puma.VALUATIONS)
     assert {"puma", "influence", "retrain"} <= set(puma.UNLEARNERS)
     assert {"pca", "umap", "columns"} <= set(puma.EMBEDDINGS)
@@ -98,6 +98,14 @@ def test_criteria_say_their_unit(kind):
 @pytest.mark.parametrize("kind", [*puma.VALUATIONS.values(), *puma.UNLEARNERS.values()])
 def test_methods_say_what_they_need(kind):
     assert set(kind.needs) <= {"criterion", "curvature", "trainer", "recorder"}
+
+
+@pytest.mark.parametrize("kind", puma.CURVATURES.values())
+def test_curvatures_take_a_damping_and_estimate_their_cost(kind):
+    assert "damping" in {entry.name for entry in dataclasses.fields(kind)}
+    assert list(inspect.signature(kind.__call__).parameters) == ["self", "engine", "theta"]
+    assert list(inspect.signature(kind.estimate).parameters) == ["self", "engine"]
+    assert inspect.getdoc(kind.estimate)
 
 
 @pytest.mark.parametrize("kind", puma.DEMOS.values())

@@ -200,7 +200,7 @@ def test_products(built):
     u, vectors = torch.randn(4, 9).double(), torch.randn(4, dense.shape[1]).double()
     torch.testing.assert_close(rows.combination(u), u @ dense)
     torch.testing.assert_close(rows.times(vectors), vectors @ dense.T)
-    torch.testing.assert_close(rows.squared_norms(), (dense**2).sum(1))
+    torch.testing.assert_close(rows.dots(rows), (dense**2).sum(1))
 
 
 def test_grams(built):
@@ -224,7 +224,7 @@ def test_gradients_elsewhere():
     engine, reference = Engine(start.project(), device="cpu"), Reference(start)
     theta, v = reference.theta + 0.1, torch.ones(9, 3).double()
     layout = Layout.of(engine, 9)
-    rows = row_gradients.row_gradients(engine, reference.x, v, layout, theta)
+    rows = Recording(engine, reference.x, layout.layers, theta).gradients(v, layout.rest)
     torch.testing.assert_close(
         rows.combination(torch.eye(9).double()), reference.jacobians(reference.x, theta).sum(1)
     )

@@ -48,12 +48,11 @@ def test_architectures(name):
 def test_the_last_layer_only():
     start = text(Recurrent)
     reference = Reference(start)
-    method = puma.SelfInfluence(parameters="last")
-    scores = puma.value(start.project(), method, curvature=SAMPLED).scores
+    found = puma.value(start.project(), "self_influence", curvature=SAMPLED, parameters="last")
     head = torch.cat([torch.full((s.numel(),), k.startswith("head")) for k, s in reference.shapes.items()])
     gradients, b = reference.gradients()[:, head], reference.b(0.05)[head][:, head]
     expected = -(gradients * torch.linalg.solve(b, gradients.T).T).sum(1)
-    np.testing.assert_allclose(scores, expected, rtol=1e-7)
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize("curvature", [DENSE, SAMPLED])
