@@ -31,7 +31,8 @@ class Described:
             if {"min", "max"} & set(told) and isinstance(value, int | float):
                 low, high = told.get("min", -float("inf")), told.get("max", float("inf"))
                 if not low <= value <= high:
-                    raise ProjectError(f"expected {entry.name} from {low:g} to {high:g}, but got {value!r}.")
+                    range_ = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+                    raise ProjectError(f"expected {entry.name} {range_}, but got {value!r}.")
 
 
 def resolve(registry: Mapping[str, Any], value: Any, kind: str) -> Any:
