@@ -217,7 +217,7 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
                 f"Predicted on {refined.result['diagnostics']['n']:,} validation rows, with compensation; "
                 f"{refined.result['flips']:,} of them change class."
             )
-            strength_chart(refined.result["strengths"], plan)
+            strength_chart(here, refined.result["strengths"], plan)
     else:
         change = forecast_now(rows, draft)
         st.metric(
@@ -236,11 +236,12 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
         st.switch_page("pages/3_Patch.py", query_params=here.query)
 
 
-def strength_chart(strengths: dict, plan: dict) -> None:
+def strength_chart(here: Context, strengths: dict, plan: dict) -> None:
     """The refined forecast of what must hold, at every strength, with its rails."""
     table = pd.DataFrame(**strengths)
-    changes = {text.CRITERIA[name]: table[name] for name in plan["hold"]}
-    rails = {text.CRITERIA[name]: plan["tolerance"].get(name, 0.0) for name in plan["hold"]}
+    label = {name: here.criteria[name]["label"] for name in plan["hold"]}
+    changes = {label[name]: table[name] for name in plan["hold"]}
+    rails = {label[name]: plan["tolerance"].get(name, 0.0) for name in plan["hold"]}
     given = (table.index, changes, rails)
     figure = strength_figure(*given, at=plan["strength"], title="Predicted change against strength")
     alt = text.strength_alt(*given, at=plan["strength"])

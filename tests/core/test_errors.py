@@ -194,7 +194,10 @@ CALLS = {
         lambda: puma.estimate(SOFTMAX.project(), puma.ConjugateGradient(rows=23)),
         "1 to 22 curvature rows",
     ),
-    "no curvature rows": (lambda: value(curvature=puma.ConjugateGradient(rows=0)), "expected rows at least 1"),
+    "no curvature rows": (
+        lambda: value(curvature=puma.ConjugateGradient(rows=0)),
+        "expected rows at least 1",
+    ),
     "too many curvature rows": (
         lambda: value(curvature=puma.ConjugateGradient(rows=23)),
         "1 to 22 curvature rows",

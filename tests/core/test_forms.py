@@ -6,7 +6,7 @@ import torch
 
 import puma_dash as puma
 from puma_dash.core.curvature.forms import form_of
-from puma_dash.core.curvature.sample_space import Draw, gradients
+from puma_dash.core.curvature.sample_space import Draw, gradients, sample_gram
 from puma_dash.core.curvature.streams import Stream
 from puma_dash.core.engine import Engine
 from puma_dash.core.valuation.leverage import corrected_psi, over_own
@@ -26,7 +26,7 @@ class Dense:
         self.reference = Reference(CASES[name])
         self.engine = Engine(CASES[name].project(), device="cpu")
         self.form = form_of(self.engine, SAMPLED, 20, balanced)
-        rows, gram, _ = gradients(self.engine, 20)
+        (rows, _), gram = gradients(self.engine, 20), sample_gram(self.engine, 20)
         shift = self.form.space.shift
         lifted = (self.form.space.factor @ self.form.space.factor.T - gram).diagonal()
         self.w = float(lifted.mean()) / shift  # what stands under the factor in place of d
@@ -51,7 +51,7 @@ def dense(request):
 
 def test_balance(dense):
     """w is 1, or the mean of (1 + pi t) / (1 + t) over the gradients, t = g^T F^-1 g at w d without g."""
-    rows, _, _ = gradients(dense.engine, 20)
+    rows, _ = gradients(dense.engine, 20)
     j, chances = rows.dense(), 1 / Draw.of(dense.engine, 20).inverse
     floor = dense.w * dense.form.space.shift * torch.eye(j.shape[1]).double()
     others = [torch.cat([j[:k], j[k + 1 :]]) for k in range(20)]

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 import puma_dash as puma
+from puma_dash.core.curvature import inverse_of
+from puma_dash.core.engine import Engine
 from puma_dash.core.evaluation.repeats import row_keys
 
 from .cases import CASES, CONVEX, Reference, case, converged, mlp, trained
@@ -27,7 +29,8 @@ def found(project, check, **options):
 def test_stationarity_is_half_the_newton_decrement_over_the_loss(name):
     reference = Reference(CASES[name])
     r = torch.autograd.functional.jacobian(reference.objective, reference.theta)
-    gain = r @ torch.linalg.solve(reference.b(damping=0.01), r) / 2
+    damping = inverse_of(Engine(CASES[name].project()), "auto").facts["damping"]
+    gain = r @ torch.linalg.solve(reference.b(damping), r) / 2
     loss = reference.a @ reference.losses(reference.x, reference.y) / reference.n
     finding = found(CASES[name].project(), "stationarity")
     assert finding.value == pytest.approx(float(gain / loss), rel=1e-9)

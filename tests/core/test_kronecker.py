@@ -397,7 +397,7 @@ def test_progress_and_cancellation(kind):
     ticks, stop = [], threading.Event()
     engine = Engine(CASES["softmax"].project(), batch_size=5)
     engine.listen(lambda *told: ticks.append(told), stop)
-    kind()(engine)
+    kind(damping=0.01)(engine)
     messages = {message for _, _, message in ticks}
     assert messages == {"Kronecker factors"} | ({"Kronecker eigenvalues"} if kind is puma.EKFAC else set())
     assert all(0 <= done < total for done, total, _ in ticks)

@@ -173,7 +173,7 @@ def test_psi_is_ordered_like_the_exact_one():
 def test_progress_and_cancellation(reference):
     ticks, stop = [], threading.Event()
     engine = Engine(reference.case.project()).listen(lambda *told: ticks.append(told), stop)
-    inverse = puma.LiSSA(depth=30)(engine)
+    inverse = puma.LiSSA(damping=0.01, depth=30)(engine)
     assert {message for *_, message in ticks} == {"Largest eigenvalue"}
     inverse(vectors(len(reference.theta)))
     assert ticks[-1] == (29, 30, "LiSSA")

@@ -162,7 +162,7 @@ MISTAKES = {
         "groups in the validation split, as in train",
     ),
     "a positive class too large": (measured(puma.DemographicParity(positive=3)), "positive to be a class"),
-    "a positive class below 0": (lambda: puma.EqualizedOdds(positive=-1), "positive from 0"),
+    "a positive class below 0": (lambda: puma.EqualizedOdds(positive=-1), "positive at least 0"),
     "a group without positives": (
         measured(puma.EqualizedOdds(), validation=split(**ONE_SIDED)),
         "of the positive class in every group for equalized_odds, but there are none in m",
