@@ -94,11 +94,11 @@ def test_what_is_reported_is_the_correlation_with_exact_psi(exact, fidelity, pre
 
 def test_all_rows_leave_the_error_of_the_solver(exact, engine):
     """Solves stop once the error in the norm of B is the one allowed: no earlier, and not much later."""
-    for fidelity in (0.95, 0.99, 0.9999):
-        inverse = asking(fidelity, preconditioner=60)(engine)
+    for fidelity in (0.8, 0.95, 0.99, 0.999, 0.9999):
+        inverse = asking(fidelity, preconditioner=20, rows=N)(engine)
         error = exact.error(inverse(exact.v[None]).x[0])
         assert inverse.facts["rows"] == N
-        assert 1e-3 * (1 - fidelity**2) < error < 1.3 * (1 - fidelity**2)
+        assert 0.2 * (1 - fidelity**2) < error < 1.5 * (1 - fidelity**2)
 
 
 @pytest.mark.parametrize("preconditioner", [None, 20])
