@@ -381,11 +381,13 @@ class Engine:
                 leaf, outputs = kept.pop(part.start, ([], batch))
                 if not leaf or len(outputs) != len(batch):
                     leaf, outputs = self._recorded(batch, theta)
+                found = torch.empty_like(vectors)
                 for k, vector in enumerate(vectors):
                     tangent = self._dual(vector, theta, batch, lambda outputs: outputs)[1]
                     curved = self.loss.hessian_product(outputs.detach(), tangent) * base[part, None]
                     again = keep or k + 1 < len(vectors)
-                    total[k] += self._gradient(outputs, leaf, curved, keep=again)
+                    found[k] = self._gradient(outputs, leaf, curved, keep=again)
+                total.add_(found)  # all or none: a batch may run out of memory halfway
                 if keep:
                     kept[part.start] = leaf, outputs
 
@@ -406,12 +408,14 @@ class Engine:
                 value = self.loss(outputs, targets[part]) @ base[part]
                 first = torch.autograd.grad(value, leaf, create_graph=True, materialize_grads=True)
                 gradient = self.parameters.flatten_gradients(first)
+                found = torch.zeros_like(vectors)
                 for k, vector in enumerate(vectors if gradient.requires_grad else ()):
                     again = k + 1 < len(vectors)
                     second = torch.autograd.grad(
                         gradient, leaf, vector, retain_graph=again, materialize_grads=True
                     )
-                    total[k] += self.parameters.flatten_gradients(second)
+                    found[k] = self.parameters.flatten_gradients(second)
+                total.add_(found)
 
             self.over(len(rows), add)
             return total / self.n

@@ -72,7 +72,7 @@ def forecast(
     reweight = getattr(method, "reweight", InfluenceRemoval().reweight)
     inverse = inverse_of(engine, curvature)
     change, known, facts = reweight(engine, plan, inverse)
-    delta, _, residual = direction_of(engine, change, inverse_of(engine, for_patches(curvature)))
+    delta, _, residual = direction_of(engine, change, inverse_of(engine, for_patches(curvature, engine.n)))
     sums = strength / engine.n * known.total(engine, change)
     asked = list({criterion.name: criterion for criterion in (*known.criteria, *extra)}.values())
     rows = [criterion.evaluation(engine) for criterion in asked]

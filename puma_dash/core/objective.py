@@ -251,7 +251,10 @@ class Parameters:
 
 @torch.no_grad()
 def _last_layer(model: nn.Module, row: Tensor) -> str:
-    """Prefix of the names of the parameters in the layer that ``row`` (1, ...) passes last."""
+    """Prefix of the names of the parameters in the layer that ``row`` (1, ...) passes last.
+
+    A module with parameters of its own around several layers (a transformer with a class token) is none.
+    """
     passed: list[str] = []
     hooks = [
         module.register_forward_hook(lambda *_, name=name: passed.append(f"{name}." if name else ""))
@@ -261,7 +264,9 @@ def _last_layer(model: nn.Module, row: Tensor) -> str:
     model(row)
     for hook in hooks:
         hook.remove()
-    return passed[-1] if passed else ""
+    names = set(passed)
+    layers = [name for name in passed if sum(other.startswith(name) for other in names) <= 2]
+    return layers[-1] if layers else ""
 
 
 def model_dtype(model: nn.Module) -> torch.dtype:

@@ -69,3 +69,23 @@ def test_a_store_keeps_it(monkeypatch):
     monkeypatch.setattr(settled, "calibrate", lambda engine: pytest.fail("calibrated again"))
     assert chosen(project) == first
     np.testing.assert_equal([v["value"] for k, v in kept.items() if k.startswith("damping")], [first])
+
+
+@pytest.mark.parametrize("least", [0.0, 1e-4, 2e-3, 0.01, 0.02, 0.5, 10.0, 11.0])
+def test_the_search_ends_at_the_least_that_holds(monkeypatch, least):
+    """From the middle of the grid in both directions; where none holds, at the largest."""
+    monkeypatch.setattr(settled, "_holds", lambda engine, damping, *_: damping >= least)
+    expected = next((value for value in settled.GRID if value >= least), settled.GRID[-1])
+    assert chosen(CASES["softmax"].project()) == expected
+
+
+@pytest.mark.parametrize(("most", "rows"), [(11, None), (10, 10)])
+def test_probes_of_many_rows_are_solved_on_some(monkeypatch, most, rows):
+    asked, kind = [], puma.ConjugateGradient
+    monkeypatch.setattr(settled, "PROBE_ROWS", most)
+    monkeypatch.setattr(
+        "puma_dash.core.curvature.conjugate_gradient.ConjugateGradient",
+        lambda **settings: asked.append(settings["rows"]) or kind(**settings),
+    )
+    assert settled.calibrate(Engine(CASES["softmax"].project())) in settled.GRID
+    assert set(asked) == {rows}

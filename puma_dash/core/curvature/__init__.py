@@ -102,13 +102,13 @@ def inverse_of(engine: Engine, curvature: str | Curvature) -> Inverse:
     return engine.memo[chosen]
 
 
-def for_patches(curvature: str | Curvature) -> Curvature:
+def for_patches(curvature: str | Curvature, n: int) -> Curvature:
     """The curvature of a patch's direction: a stated fidelity is lowered, since the effect is measured.
 
-    Explicit rows and tolerances stay.
+    So are the rows, of the ``n`` for training, where that saves much. Explicit rows and tolerances stay.
     """
     chosen = resolve(CURVATURES, curvature, "curvature")
     if getattr(chosen, "fidelity", None) is None:
         return chosen
-    fidelity, rows = min(chosen.fidelity, PATCH_FIDELITY), chosen.rows or PATCH_ROWS
-    return replace(chosen, fidelity=fidelity, rows=rows)
+    rows = chosen.rows or (PATCH_ROWS if n > 2 * PATCH_ROWS else None)
+    return replace(chosen, fidelity=min(chosen.fidelity, PATCH_FIDELITY), rows=rows)

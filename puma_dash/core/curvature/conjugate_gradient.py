@@ -126,7 +126,7 @@ class ConjugateGradient(Described):
         rows, error = self.rows or n, self.tolerance
         if self.fidelity is not None and count:
             error = math.sqrt(1 - self.fidelity**2)
-            rows = self.rows or fitting(engine.memo.get(self) or ROWS_TIMES_ERROR / error**2, n)
+            rows = self.rows or fitting(engine.memo.get(("rows", self)) or ROWS_TIMES_ERROR / error**2, n)
         products = 1 + round(PER_DIGIT[count > 0] * -math.log10(error))
         products = min(products, len(engine.theta), self.max_iterations)
         seconds = products * (costs.passes(rows, PRODUCT if self.matrix == "ggn" else 2 * PRODUCT) + use)
@@ -196,7 +196,8 @@ class System:
                 error = self._error_elsewhere(vectors, found.x, size)
             if not chosen or not sampled or error <= allowed:
                 known = chosen or not sampled
-                return found._replace(products=products), math.sqrt(max(0.0, 1 - error)) if known else None
+                reached = math.sqrt(min(max(0.0, 1 - error), 1.0))  # an estimate may fall below 0
+                return found._replace(products=products), reached if known else None
             self.rows, x = fitting(self.rows * max(2.0, 1.2 * error / allowed), self.engine.n), found.x
             self._product = self._draw(self.rows, self.settings.seed)
             self.engine.memo["rows", self.settings] = self.rows

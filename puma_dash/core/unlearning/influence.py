@@ -41,7 +41,7 @@ class InfluenceRemoval(Described):
         """The model moved along delta."""
         inverse = inverse_of(engine, curvature)
         change, known, _ = self.reweight(engine, plan, inverse)
-        direction = direction_of(engine, change, inverse_of(engine, for_patches(curvature)))
+        direction = direction_of(engine, change, inverse_of(engine, for_patches(curvature, engine.n)))
         predicted = plan.strength / engine.n * known.total(engine, change)
         return Update(
             model=engine.model_at(engine.theta + plan.strength * direction.delta),

@@ -91,7 +91,7 @@ class Puma(Described):
         inverse = inverse_of(engine, curvature)
         known = influences(engine, tuple(resolve_criterion(hold) for hold in plan.hold), inverse)
         rails = Rails.of(engine, plan, known.criteria)
-        coarse = for_patches(curvature)
+        coarse = for_patches(curvature, engine.n)
         attempt = Attempt(engine, plan, coarse, inverse_of(engine, coarse), rails)
         change, facts = self._compensated(engine, plan, known, np.zeros(len(known.criteria)))
         tried = attempt(change, plan.strength)
