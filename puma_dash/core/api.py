@@ -8,12 +8,13 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from puma_dash.core.criteria import Criterion, resolve_criterion
 from puma_dash.core.curvature import CURVATURES, Curvature, Estimate, inverse_of
+from puma_dash.core.curvature.damping import calibration_estimate
 from puma_dash.core.curvature.influence import influences_of, scoring_estimate
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
@@ -28,9 +29,6 @@ from puma_dash.core.types import (
 from puma_dash.core.unlearning import resolve_unlearner
 from puma_dash.core.unlearning.base import check_plan_for
 from puma_dash.core.valuation import resolve_valuation
-
-if TYPE_CHECKING:
-    pass
 
 
 def load(source: str) -> Project:
@@ -175,7 +173,10 @@ def estimate(
         ProjectError: the curvature cannot be used on this project.
     """
     engine = engine_of(project, device, parameters=parameters)
-    return resolve(CURVATURES, curvature, "curvature").estimate(engine) + scoring_estimate(engine)
+    chosen = resolve(CURVATURES, curvature, "curvature")
+    settling = calibration_estimate(engine, chosen.damping)
+    own = chosen.estimate(engine) + scoring_estimate(engine)
+    return own if settling is None else own + settling
 
 
 def patch(

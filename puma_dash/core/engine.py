@@ -4,7 +4,7 @@ Three primitives carry everything (``solve``, the third, is in ``curvature``):
 
 - ``weighted_gradient(w)``      sum_j w_j grad l_j, one backward pass over the rows;
 - ``directional_scores(s)``     s^T grad l_j for every j, one forward-mode pass, no gradient is stored;
-- ``curvature_product``         v -> (1/n) sum_j a_j (J_j^T H_j J_j) v, what ``solve`` iterates.
+- ``gauss_newton_product``      v -> (1/n) sum_j a_j (J_j^T H_j J_j) v, what ``solve`` iterates.
 
 Row j stands for a_j l_j everywhere, with a_j its training weight. Forward mode is
 ``torch.autograd.forward_ad`` without recording: cheaper than ``torch.func.jvp`` here and quick to import.
@@ -82,7 +82,7 @@ class Engine:
         parameters: which take part and how they lie in theta.
         n: number of training rows, the normaliser of J.
         weight_decay: wd of J, 0 where the project does not know it.
-        memo: inverses that later calls on this engine reuse.
+        memo: what later calls on this engine reuse: inverses, factors, influences, outputs.
     """
 
     def __init__(
@@ -270,7 +270,7 @@ class Engine:
         theta: Tensor | None = None,
         gradient: bool = True,
     ) -> tuple[float, Tensor]:
-        """sum_j w_j a_j l_j and its gradient (p,), in one pass; arguments as in ``total``."""
+        """sum_j w_j a_j l_j and its gradient (p,), in one pass; arguments as in ``weighted_gradient``."""
         rows, targets, base = self._training_rows(rows, targets)
         weights = weights.to(self.device, self.dtype) * base
         used = weights.nonzero().ravel()

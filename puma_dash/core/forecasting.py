@@ -72,11 +72,11 @@ def forecast(
     reweight = getattr(method, "reweight", InfluenceRemoval().reweight)
     inverse = inverse_of(engine, curvature)
     change, known, facts = reweight(engine, plan, inverse)
-    delta, _, residual = direction_of(engine, change, inverse_of(engine, for_patches(curvature, engine.n)))
+    direction = direction_of(engine, change, inverse_of(engine, for_patches(curvature, engine.n)))
     sums = strength / engine.n * known.total(engine, change)
     asked = list({criterion.name: criterion for criterion in (*known.criteria, *extra)}.values())
     rows = [criterion.evaluation(engine) for criterion in asked]
-    *lines, shown = linearised(engine, delta, [*rows, engine.split(split)])
+    *lines, shown = linearised(engine, direction.delta, [*rows, engine.split(split)])
     levels = _levels(engine, strength, list(zip(asked, lines, strict=True)), shown, split)
     strengths = levels - levels.loc[0.0]
     return Forecast(
@@ -88,9 +88,9 @@ def forecast(
         weights=training_weights(engine, change),
         fingerprint=project.fingerprint,
         diagnostics={
-            **inverse.facts,
+            **direction.facts,
             **facts,
-            "residual": max(residual, known.residual),
+            "residual": max(direction.residual, known.residual),
             "split": split,
             "n": len(shown.data),
             "seconds": time.perf_counter() - start,

@@ -69,6 +69,14 @@ class Factored:
             kernel = torch.cat([kernel, vectors[:, self.where[1], None]], dim=2)
         return ((self.d @ kernel) * self.a).sum(2)
 
+    def write(self, total: Tensor) -> None:
+        """Writes the gradients themselves into ``total`` (m, p)."""
+        found = self.d[:, :, None] * self.a[:, None, :]  # (m, out, in [+ 1])
+        bias = len(self.where) > 1
+        total[:, self.where[0]] = (found[:, :, :-1] if bias else found).flatten(1)
+        if bias:
+            total[:, self.where[1]] = found[:, :, -1]
+
     def add_combination(self, u: Tensor, total: Tensor) -> None:
         """Adds sum_i u_ki g_i for u (k, m) to ``total`` (k, p)."""
         found = (u[:, :, None] * self.d).transpose(1, 2) @ self.a  # (k, out, in [+ 1])
@@ -110,6 +118,12 @@ class Explicit:
     def times(self, vectors: Tensor) -> Tensor:
         """Inner products (k, m) with ``vectors`` (k, p)."""
         return torch.cat([vectors[:, part] for part in self.where], dim=1) @ self.g.T
+
+    def write(self, total: Tensor) -> None:
+        """Writes the gradients themselves into ``total`` (m, p)."""
+        sizes = [part.stop - part.start for part in self.where]
+        for part, found in zip(self.where, self.g.split(sizes, dim=1), strict=True):
+            total[:, part] = found
 
     def add_combination(self, u: Tensor, total: Tensor) -> None:
         """Adds sum_i u_ki g_i for u (k, m) to ``total`` (k, p)."""
@@ -172,7 +186,10 @@ class RowGradients:
     def dense(self) -> Tensor:
         """The gradients (m, p) themselves."""
         first = next(iter(self.blocks.values())).first
-        return self.combination(torch.eye(len(self)).to(first))
+        total = first.new_zeros(len(first), self.p)
+        for block in self.blocks.values():
+            block.write(total)
+        return total
 
     def combination(self, u: Tensor) -> Tensor:
         """sum_i u_ki g_i (k, p) for u (k, m)."""
@@ -269,25 +286,27 @@ class Layout:
     def of(cls, engine: Engine, rows: int) -> Layout:
         """The layout for ``rows`` rows at a time, tried on a few: a rule that does not hold is not used.
 
-        That is so where a layer is passed twice, its weights are used elsewhere, or a function changes its
-        output in place.
+        That is so where a layer is passed twice or sees the rows along another dimension than the first, its
+        weights are used elsewhere, or a function changes its output in place.
         """
         where = dict(zip(engine.parameters.names, engine.parameters.slices, strict=True))
         layers = [layer for layer in _candidates(engine.model, where) if layer.where]
         inputs = engine.to(engine.project.train.inputs[:CHECKED_ROWS])
         probe = Recording(engine, inputs, layers)
-        layers = [layer for layer in layers if probe.passes(layer.name) == 1]
+        layers = [layer for layer in layers if probe.by_row(layer.name)]
         probe = Recording(engine, inputs, layers)
         generator = torch.Generator().manual_seed(0)
         cotangents = torch.randn(probe.outputs.shape, generator=generator).to(probe.outputs)
-        truth = engine.vjp(inputs, cotangents)
-        found = probe.gradients(cotangents, ()).combination(truth.new_ones(1, len(inputs)))[0]
-        close = 1e-3 * float(truth.norm())
-        layers = [
-            layer
-            for layer in layers
-            if all(float((found[part] - truth[part]).norm()) <= close for part in layer.where.values())
-        ]
+        if layers:
+            pieces = zip(inputs.split(1), cotangents.split(1), strict=True)
+            truth = torch.stack([engine.vjp(row, cotangent) for row, cotangent in pieces])  # (m, p)
+            missed = probe.gradients(cotangents, ()).dense() - truth
+            close = 1e-3 * float(truth.norm())
+            layers = [
+                layer
+                for layer in layers
+                if all(float(missed[:, part].norm()) <= close for part in layer.where.values())
+            ]
         budget, kept = ROW_NUMBERS / max(rows, 1), []
         for size, layer in sorted(
             ((probe.numbers(layer), layer) for layer in layers), key=lambda pair: pair[0]
@@ -344,9 +363,10 @@ class Recording:
 
         return hook
 
-    def passes(self, name: str) -> int:
-        """How often the layer was passed."""
-        return len(self._seen[name])
+    def by_row(self, name: str) -> bool:
+        """Whether the layer was passed once, with the rows along its first dimension."""
+        calls = self._seen[name]
+        return len(calls) == 1 and all(len(side) == len(self.inputs) for side in calls[0])
 
     def numbers(self, layer: Layer) -> int:
         """How many numbers a row leaves at ``layer``."""

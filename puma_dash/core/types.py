@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import hashlib
 import inspect
 import math
@@ -151,7 +152,8 @@ class Project:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the weights, the data and the objective: what every result is tied to."""
-        digest = hashlib.sha256(f"{self.loss!r}|{self.weight_decay!r}".encode())
+        settings = self.loss, self.weight_decay, self.class_names, _described(self.trainer)
+        digest = hashlib.sha256(repr(settings).encode())
         for name, module in self.model.named_modules():
             described = re.sub(r" at 0x[0-9a-f]+", "", module.extra_repr())
             digest.update(f"{name}|{_code(type(module))}|{described}".encode())
@@ -162,8 +164,8 @@ class Project:
             split = getattr(self, split_name)
             for part in () if split is None else ("inputs", "targets", "weights"):
                 _feed(digest, f"{split_name}.{part}", getattr(split, part))
-            if split is not None and split.groups is not None:
-                digest.update(_frame(split.groups))
+            for columns in () if split is None else (split.groups, split.meta):
+                digest.update(b"none" if columns is None else _frame(columns))
         return digest.hexdigest()
 
 
@@ -341,6 +343,15 @@ def _code(kind: type) -> str:
     return kind.__qualname__
 
 
+def _described(trainer: Any) -> str:
+    """What a trainer does: its settings where it is a dataclass, else its source where there is one."""
+    if trainer is None or dataclasses.is_dataclass(trainer):
+        return repr(trainer)
+    with contextlib.suppress(OSError, TypeError):
+        return inspect.getsource(trainer)
+    return getattr(trainer, "__qualname__", type(trainer).__qualname__)
+
+
 def _feed(digest: Any, name: str, value: Tensor | None) -> None:
     import torch
 
@@ -355,7 +366,11 @@ def _frame(frame: pd.DataFrame) -> bytes:
     """Names and contents of a table."""
     from pandas.util import hash_pandas_object
 
-    return repr(list(frame.columns)).encode() + hash_pandas_object(frame, index=False).to_numpy().tobytes()
+    try:
+        rows = hash_pandas_object(frame, index=False)
+    except TypeError:  # lists and the like
+        rows = hash_pandas_object(frame.astype(str), index=False)
+    return repr(list(frame.columns)).encode() + rows.to_numpy().tobytes()
 
 
 def _join(left: str, word: str, right: str) -> str:

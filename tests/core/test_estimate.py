@@ -133,11 +133,16 @@ def test_auto_estimates_what_it_takes():
 def test_of_one_criterion(curvature):
     """Curvature, gradient on validation, one pass over the training rows; only some parameters cost less."""
     project = network().project()
-    whole, alone = puma.estimate(project, curvature), curvature.estimate(Engine(project))
+    settled = engine_of(project, "cpu").memo
+    with_calibration = puma.estimate(project, curvature, device="cpu")
+    settled["damping"] = 0.01
+    whole, alone = puma.estimate(project, curvature, device="cpu"), curvature.estimate(Engine(project))
+    assert (with_calibration.seconds > whole.seconds) == (curvature.damping == "auto")
     validation, training = 15 * (1 + costs.RECORDED + costs.BACKWARD), 60 * costs.FORWARD_MODE
     assert whole.seconds == pytest.approx(alone.seconds + validation + training)
     assert whole.bytes >= alone.bytes
-    assert puma.estimate(project, curvature, parameters="last").bytes < whole.bytes
+    engine_of(project, "cpu", parameters="last").memo["damping"] = 0.01
+    assert puma.estimate(project, curvature, device="cpu", parameters="last").bytes < whole.bytes
 
 
 def test_by_name():

@@ -96,8 +96,9 @@ def test_all_rows_leave_the_error_of_the_solver(exact, engine):
     """Solves stop once the error in the norm of B is the one allowed: no earlier, and not much later."""
     for fidelity in (0.8, 0.95, 0.99, 0.999, 0.9999):
         inverse = asking(fidelity, preconditioner=20, rows=N)(engine)
-        error = exact.error(inverse(exact.v[None]).x[0])
-        assert inverse.facts["rows"] == N
+        solution = inverse(exact.v[None])
+        error = exact.error(solution.x[0])
+        assert solution.facts["rows"] == N
         assert 0.2 * (1 - fidelity**2) < error < 1.5 * (1 - fidelity**2)
 
 
@@ -107,9 +108,10 @@ def test_a_sample_is_honest_on_average(monkeypatch, exact, engine, preconditione
     reported, true = [], []
     for seed in range(0, 200, 10):  # seeds that follow share a sample
         inverse = asking(0.95, seed=seed, preconditioner=preconditioner)(engine)
-        true.append(math.sqrt(1 - exact.error(inverse(exact.v[None]).x[0])))
-        reported.append(inverse.facts["fidelity"])
-        assert inverse.facts["rows"] < N / 2
+        solution = inverse(exact.v[None])
+        true.append(math.sqrt(1 - exact.error(solution.x[0])))
+        reported.append(solution.facts["fidelity"])
+        assert solution.facts["rows"] < N / 2
         assert 0.95 <= reported[-1] <= 1
     assert np.mean(reported) == pytest.approx(np.mean(true), abs=0.01)
     assert min(true) > 0.9
@@ -157,8 +159,8 @@ def test_rows_grow_until_they_are_enough(monkeypatch, exact):
     b = exact.on(*sample_rows(engine, 1_202, 0))
     missed = found.x[0] - torch.linalg.solve(b, exact.v)
     assert drawn == [100, 601, 1_202]
-    assert inverse.facts["rows"] == 1_202
-    assert inverse.facts["fidelity"] == pytest.approx(math.sqrt(1 - 0.9 * allowed))
+    assert found.facts["rows"] == 1_202
+    assert found.facts["fidelity"] == pytest.approx(math.sqrt(1 - 0.9 * allowed))
     assert missed @ b @ missed < allowed * float(exact.v @ torch.linalg.solve(b, exact.v))
     curvature(engine)(exact.v[None])
     assert drawn[3:] == [1_202]
@@ -169,8 +171,9 @@ def test_all_rows_are_the_end_of_it(monkeypatch, exact, engine):
     monkeypatch.setattr(solver, "ROWS_TIMES_ERROR", 2)
     monkeypatch.setattr(solver.System, "_error_elsewhere", lambda *_: 1.0)
     inverse = asking(0.99)(engine)
-    error = exact.error(inverse(exact.v[None]).x[0])
-    assert inverse.facts["rows"] == N
+    solution = inverse(exact.v[None])
+    error = exact.error(solution.x[0])
+    assert solution.facts["rows"] == N
     assert error < 1 - 0.99**2
 
 
@@ -179,8 +182,7 @@ def test_an_estimated_error_below_zero_is_no_more_than_fidelity_one(monkeypatch,
     monkeypatch.setattr(solver, "ROWS_TIMES_ERROR", 2)
     monkeypatch.setattr(solver.System, "_error_elsewhere", lambda *_: error)
     inverse = asking(0.99)(engine)
-    inverse(exact.v[None])
-    assert inverse.facts["fidelity"] == 1
+    assert inverse(exact.v[None]).facts["fidelity"] == 1
 
 
 def test_an_estimate_after_the_answer():
@@ -197,8 +199,7 @@ def test_rows_that_are_given_are_kept(exact, engine, seed):
     solution = inverse(exact.v[None])
     b = exact.on(*sample_rows(engine, 150, seed))
     missed = solution.x[0] - torch.linalg.solve(b, exact.v)
-    assert inverse.facts["rows"] == 150
-    assert "fidelity" not in inverse.facts
+    assert solution.facts == {"rows": 150}
     assert missed @ b @ missed < 2 * (1 - 0.999**2) * float(exact.v @ torch.linalg.solve(b, exact.v))
     assert exact.error(solution.x[0]) > 20 * (1 - 0.999**2)
 
@@ -210,9 +211,8 @@ def test_without_a_preconditioner_the_tolerance_holds(exact, engine, fidelity):
     plain = puma.ConjugateGradient(damping=DAMPING, preconditioner=0, tolerance=1e-3)(engine)
     solution = inverse(exact.v[None])
     close(solution.x, plain(exact.v[None]).x)
-    assert inverse.facts["rows"] == N
+    assert solution.facts == {"rows": N}
     assert inverse.facts["preconditioner_rows"] == 0
-    assert "fidelity" not in inverse.facts
     missed = float((solution.x[0] @ exact.b - exact.v).norm() / exact.v.norm())
     assert 1e-5 < missed <= 1e-3 * (1 + 1e-6)
 
@@ -228,9 +228,9 @@ def test_a_higher_fidelity_costs_more_products(exact, engine):
 def test_elsewhere_no_fidelity_is_claimed(exact, engine):
     """The preconditioner is that of theta_org."""
     inverse = asking(0.9)(engine, engine.theta + 0.01)
-    inverse(exact.v[None])
-    assert inverse.facts["rows"] < N
-    assert "fidelity" not in inverse.facts
+    solution = inverse(exact.v[None])
+    assert solution.facts["rows"] < N
+    assert "fidelity" not in solution.facts
 
 
 MANY, FEW = 2 * PATCH_ROWS + 1, 2 * PATCH_ROWS
@@ -267,3 +267,11 @@ def test_a_patch_of_fewer_rows_than_patches_usually_take():
     predicted = puma.forecast(project, plan, ("brier",), curvature=asking(0.99)).refined["brier"]
     moved = puma.forecast(project, plan, ("brier",), curvature=puma.Dense(damping=DAMPING)).refined["brier"]
     assert predicted == pytest.approx(moved, rel=0.5)
+
+
+def test_what_an_answer_says_of_itself_stays(engine):
+    """Another question to the same inverse does not rewrite the diagnostics of the first."""
+    project, options = engine.project, {"curvature": asking(0.9)}
+    first = puma.value(project, **options).diagnostics["fidelity"]
+    puma.value(project, criterion="brier", **options)
+    assert puma.value(project, **options).diagnostics["fidelity"] == first

@@ -269,7 +269,6 @@ def test_questions_about_parts_do_not_meet():
     assert [len(engine.theta) for engine in engines.values()] == [37, 15, 16]
     for which, engine in engines.items():
         assert engine is engine_of(project, parameters=which)
-        assert engine is engines["all"].restricted(which)
         assert f"{len(engine.theta):,} parameters" in puma.estimate(project, EXACT, parameters=which).note
 
 

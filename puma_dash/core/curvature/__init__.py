@@ -96,7 +96,7 @@ def settled(engine: Engine, curvature: str | Curvature) -> Curvature:
 
 def inverse_of(engine: Engine, curvature: str | Curvature) -> Inverse:
     """The inverse of B at theta_org, computed once per engine and curvature."""
-    chosen = resolve(CURVATURES, curvature, "curvature")
+    chosen = settled(engine, curvature)
     if chosen not in engine.memo:
         engine.memo[chosen] = chosen(engine)
     return engine.memo[chosen]

@@ -29,6 +29,8 @@ class Solution(NamedTuple):
     iterations: int
     """Products with B that the slowest system needed; 0 for a factorisation."""
     seconds: float
+    facts: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    """What only this solve can say, such as the fidelity that it reached."""
 
 
 @dataclass(frozen=True, eq=False)

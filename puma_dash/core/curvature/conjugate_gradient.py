@@ -52,9 +52,9 @@ class ConjugateGradient(Described):
     have, is refused.
 
     With a ``fidelity`` f the solve stops at the relative error sqrt(1 - f^2) in the norm of B. That is the
-    error of psi over the training rows, so that f is the correlation of psi with its exact values. Where
-    the curvature rows are a sample, the error is measured on two further samples: their residuals a and b
-    are independent, so that a^T P b, with P the preconditioner, is free of the noise of either. The sample
+    error of psi over the training rows, so that f estimates the correlation of psi with its exact values.
+    Where the curvature rows are a sample, the error is measured on two further samples: their residuals a and
+    b are independent, so that a^T P b, with P the preconditioner, is free of the noise of either. The sample
     grows until the error is small enough.
     """
 
@@ -105,15 +105,13 @@ class ConjugateGradient(Described):
         def solve(vectors: Tensor) -> Solution:
             begin = time.perf_counter()
             if self.fidelity is None or system.precondition is None:
-                found = system.to_residual(vectors, self.tolerance)
+                found, reached = system.to_residual(vectors, self.tolerance), None
             else:
                 found, reached = system.to_fidelity(vectors, self.fidelity)
-                described["rows"] = system.rows
-                if reached is not None:
-                    described["fidelity"] = reached
+            own = {"rows": system.rows} | ({} if reached is None else {"fidelity": reached})
             size = vectors.norm(dim=1).clamp_min(torch.finfo(vectors.dtype).tiny)
             residual = float((found.residual.norm(dim=1) / size).max())
-            return Solution(found.x, residual, found.products, time.perf_counter() - begin)
+            return Solution(found.x, residual, found.products, time.perf_counter() - begin, own)
 
         return Inverse(solve, described)
 

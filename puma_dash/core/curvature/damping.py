@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from puma_dash.core.curvature.base import Estimate
+from puma_dash.core.curvature.costs import PRODUCT, Costs
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
@@ -65,6 +67,15 @@ def calibrate(engine: Engine) -> float:
         if _holds(engine, GRID[at], gradients, now, slope):
             break
     return GRID[at]
+
+
+def calibration_estimate(engine: Engine, damping: float | str) -> Estimate | None:
+    """What settling ``damping`` will cost, if it still has to be: about three values are tried."""
+    if damping != "auto" or "damping" in engine.memo or (engine.weight_decay > 0 and is_linear(engine)):
+        return None
+    costs, rows = Costs.of(engine), min(engine.n, PROBE_ROWS)
+    seconds = 3 * PROBES * 5 * costs.passes(rows, PRODUCT)
+    return Estimate(seconds, int(costs.product_bytes(rows)), "the damping calibrated")
 
 
 def _holds(engine: Engine, damping: float, gradients: Tensor, now: float, slope: Tensor) -> bool:

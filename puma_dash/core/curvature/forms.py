@@ -21,7 +21,7 @@ from torch import Tensor
 from puma_dash.core.curvature import Dense, inverse_of, settled
 from puma_dash.core.curvature.damping import settle_damping
 from puma_dash.core.curvature.sample_space import Draw, SampleSpace, sample_inverse
-from puma_dash.core.row_gradients import RowGradients
+from puma_dash.core.row_gradients import Layout, RowGradients
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ROWS, SHARE = (1_000, 2_000), 5
 """Where nobody chose, F has one gradient for so many rows, within these bounds."""
+FEWEST = 100
+"""There are no fewer gradients in F to make room for large layers; then those are left out of it."""
 
 
 class Form(Protocol):
@@ -157,6 +159,9 @@ def _sampled(engine: Engine, chosen: Any, count: int | None, balanced: bool) -> 
         )
     damping = settle_damping(engine, chosen.damping)
     count = count or min(max(engine.n // SHARE, ROWS[0]), ROWS[1])
+    while count > FEWEST and Layout.of(engine, count).missing:
+        count //= 2  # fewer gradients of all layers rather than many without the largest
+    missing = Layout.of(engine, count).missing
     space = sample_inverse(engine, engine.weight_decay + damping, count, balanced)
     if space is None:
         raise ProjectError(
@@ -170,5 +175,6 @@ def _sampled(engine: Engine, chosen: Any, count: int | None, balanced: bool) -> 
         "damping": damping,
         "weight_decay": engine.weight_decay,
         "rows": len(space.rows),
+        **({"left_out": missing} if missing else {}),
     }
     return SampledForm(space, Draw.of(engine, count), undone, described)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class Influence(NamedTuple):
     """(n,)"""
     residual: float
     iterations: int
+    facts: dict[str, Any]
+    """How it was solved."""
 
 
 def influences_of(engine: Engine, criteria: Sequence[Criterion], inverse: Inverse) -> list[Influence]:
@@ -41,7 +43,12 @@ def influences_of(engine: Engine, criteria: Sequence[Criterion], inverse: Invers
         psi = scores(engine, solution.x)
         for k, criterion in enumerate(new):
             known[criterion] = Influence(
-                values[k], solution.x[k], psi[k], solution.residual, solution.iterations
+                values[k],
+                solution.x[k],
+                psi[k],
+                solution.residual,
+                solution.iterations,
+                {**inverse.facts, **solution.facts},
             )
     return [known[criterion] for criterion in criteria]
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,7 +75,10 @@ def preconditioner(engine: Engine, shift: float, count: int | None = None) -> Sa
         rows, _ = gradients(engine, count)
         engine.memo[key] = None
         if rows.blocks:
-            kept = engine.keep(f"preconditioner {count} {shift!r}", lambda: _lifted(engine, count, shift))
+            # Rounding may draw other gradients in another process: its factor would be that of other rows.
+            drawn = sha256(Draw.of(engine, count).mark).hexdigest()
+            name = f"preconditioner {count} {shift!r} of {drawn}"
+            kept = engine.keep(name, lambda: _lifted(engine, count, shift))
             if len(kept["factor"]):
                 factor = torch.from_numpy(kept["factor"]).to(engine.device)
                 engine.memo[key] = SampleSpace(rows, factor, float(kept["shift"]))
@@ -166,6 +170,11 @@ class Draw:
     """(M,) inverses of the probabilities."""
     complete: bool
     """Whether all columns are there that are not 0, so that J^T J is the Gauss-Newton matrix itself."""
+
+    @property
+    def mark(self) -> bytes:
+        """What tells this draw from another."""
+        return torch.stack([self.rows, self.columns]).numpy().tobytes()
 
     @classmethod
     def of(cls, engine: Engine, count: int) -> Draw:

@@ -222,9 +222,10 @@ def classes(engine: Engine) -> list[Finding]:
     if isinstance(engine.loss, SquaredError):
         return []
     names = engine.project.class_names or ()
+    targets = engine.project.train.targets.numpy(force=True)[_trained_on(engine)]
     train, validation = (
-        np.bincount(engine.project.split(name).targets.numpy(force=True), minlength=len(names))
-        for name in ("train", "validation")
+        np.bincount(labels, minlength=len(names))
+        for labels in (targets, engine.project.validation.targets.numpy(force=True))
     )
     smallest = int(validation.min())
     told = (

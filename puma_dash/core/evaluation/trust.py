@@ -143,12 +143,12 @@ def decompose(
         minimise(engine, bregman, 0.0, wd + damping, "Bregman objective"),
     ]
     for solver in (dataclasses.replace(TIGHT, damping=damping)(engine), inverse):
-        delta, _, residual = direction_of(engine, change, solver)
+        delta, _, residual, facts = direction_of(engine, change, solver)
         found.append((engine.theta + delta, residual))
     rows_of_stages, answers = [], []
     for judge, (theta, left) in zip((fresh, *[engine] * 5), found, strict=True):
         distance = float((theta - engine.theta).norm())
-        rows_of_stages.append((judge.criterion(target, theta) - before, distance, left))
+        rows_of_stages.append((judge.criterion(target, theta, data=data) - before, distance, left))
         answers.append(_answers(judge.outputs(data, theta), engine.loss))
     stages = pd.DataFrame(rows_of_stages, index=list(STAGES), columns=["change", "distance", "left"])
     terms = pd.DataFrame(
@@ -168,8 +168,8 @@ def decompose(
         stages=stages,
         fingerprint=project.fingerprint,
         diagnostics={
-            **inverse.facts,
-            **retraining.diagnostics,
+            **facts,
+            "retraining": retraining.diagnostics,
             "unfinished": [name for name in STAGES[1:4] if stages["left"][name] > UNFINISHED],
             "seconds": time.perf_counter() - start,
         },

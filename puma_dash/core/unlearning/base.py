@@ -181,13 +181,15 @@ class Direction(NamedTuple):
     gradient: Tensor
     """(p,) (1/n) sum_j e_j a_j grad l_j"""
     residual: float
+    facts: dict[str, Any]
+    """How it was solved."""
 
 
 def direction_of(engine: Engine, change: Change, inverse: Inverse) -> Direction:
     """The direction of ``change``, by ONE solve of the aggregated gradient."""
     gradient = engine.weighted_gradient(change.e, change.rows, targets=change.targets) / engine.n
     solution = inverse(gradient[None])
-    return Direction(-solution.x[0], gradient, solution.residual)
+    return Direction(-solution.x[0], gradient, solution.residual, {**inverse.facts, **solution.facts})
 
 
 def training_weights(engine: Engine, change: Change) -> np.ndarray:

@@ -48,5 +48,5 @@ class InfluenceRemoval(Described):
             weights=training_weights(engine, change),
             strength=plan.strength,
             predicted=dict(zip((c.name for c in known.criteria), predicted.tolist(), strict=True)),
-            diagnostics={**inverse.facts, "residual": max(direction.residual, known.residual)},
+            diagnostics={**direction.facts, "residual": max(direction.residual, known.residual)},
         )

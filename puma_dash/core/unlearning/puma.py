@@ -265,7 +265,7 @@ class Attempt:
         """What came of it; a patch of several steps of which none lowers its objective is refused."""
         engine, plan = self.engine, self.plan
         engine.tick(0, 1, f"Patching at strength {strength:g}")
-        delta, gradient, residual = direction_of(engine, change, self.inverse)
+        delta, gradient, residual, _ = direction_of(engine, change, self.inverse)
         steps = [1.0]
         theta = engine.theta + strength * delta
         if plan.steps > 1:

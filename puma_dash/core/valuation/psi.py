@@ -40,7 +40,7 @@ class Psi(Described):
         """psi (n,) and how it was computed."""
         inverse = inverse_of(engine, curvature)
         (found,) = influences_of(engine, [criterion], inverse)
-        psi, facts = found.psi, inverse.facts
+        psi, facts = found.psi, found.facts
         if self.leverage:
             form = form_of(engine, curvature, balanced=True)
             psi = corrected_psi(engine, form, found.direction)

@@ -94,7 +94,8 @@ def _compared(engine: Engine, curvature: str | Curvature, found: Tensor, count: 
     from scipy.stats import spearmanr
 
     begin = time.perf_counter()
-    known = np.flatnonzero(found.numpy(force=True) > 0)  # rows of weight 0 have none
+    weights = engine.project.train.weights
+    known = np.arange(engine.n) if weights is None else np.flatnonzero(weights.numpy(force=True))
     rows = np.sort(np.random.default_rng(0).choice(known, min(count, len(known)), replace=False))
     stream = Stream(engine, engine.split("train").take(rows))
     gradients = torch.cat(stream.over(lambda part: stream.gradients(part).dense()))
