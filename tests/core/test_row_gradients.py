@@ -75,6 +75,25 @@ class ByKeyword(nn.Module):
         return self.outer(torch.tanh(self.inner(input=x)))
 
 
+class TokensFirst(nn.Module):
+    """A layer that sees the tokens along its first dimension, as PyTorch's recurrent layers do by default."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(3, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.outer(torch.tanh(self.inner(x.transpose(0, 1))).mean(0))
+
+
+class Merged(TokensFirst):
+    """A layer that sees all tokens of all rows below one another."""
+
+    def forward(self, x):
+        flat = torch.tanh(self.inner(x.reshape(-1, x.shape[-1])))
+        return self.outer(flat.reshape(len(x), -1, flat.shape[-1]).mean(1))
+
+
 # name: (model, shape of a row, layers with a rule, parameters without one)
 MODELS = {
     "linear": (lambda: nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), FLAT, ["0", "2"], []),
@@ -84,6 +103,8 @@ MODELS = {
         ["0", "2"],
         [],
     ),
+    "tokens first": (TokensFirst, TOKENS, ["outer"], ["inner.weight", "inner.bias"]),
+    "tokens of all rows": (Merged, TOKENS, ["outer"], ["inner.weight", "inner.bias"]),
     "linear over tokens": (lambda: head(nn.Linear(3, 4), nn.Tanh()), TOKENS, ["0", "3"], []),
     "linear over a grid": (lambda: head(nn.Linear(6, 2), nn.Tanh()), IMAGES, ["0", "3"], []),
     "conv1d": (lambda: head(nn.Conv1d(2, 4, 3), nn.Tanh()), SERIES, ["0", "3"], []),

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.autograd.functional import hessian
 
-from puma_dash.core.curvature import sample_space
+import puma_dash as puma
+from puma_dash.core import row_gradients
+from puma_dash.core.curvature import forms, sample_space
 from puma_dash.core.curvature.sample_space import Draw, gradients, preconditioner, sample_gram, sample_inverse
 from puma_dash.core.engine import Engine
 
@@ -129,3 +131,41 @@ def test_no_layer_no_inverse(monkeypatch):
     engine = Engine(CASES["softmax"].project(), device="cpu")
     assert sample_inverse(engine, D, 9) is None
     assert preconditioner(engine, D, 9) is None
+
+
+def test_a_kept_factor_is_that_of_its_own_gradients(monkeypatch):
+    """Rounding may draw others in the next process: then what was kept is of no use."""
+    kept = {}
+
+    def keep(name, compute):
+        return kept[name] if name in kept else kept.setdefault(name, compute())
+
+    def inverse(seed):
+        project = CASES["softmax"].project()
+        project.memo["store"] = keep
+        engine, drawn = Engine(project, device="cpu"), sample_space.systematic
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                sample_space, "systematic", lambda sizes, m, seed_, own=seed: drawn(sizes, m, own)
+            )
+            return preconditioner(engine, D, 9)
+
+    for seed in (0, 1, 0):
+        space = inverse(seed)
+        dense = space.rows.dense()
+        torch.testing.assert_close(
+            space.factor @ space.factor.T, dense @ dense.T + space.shift * torch.eye(9).double()
+        )
+    assert len(kept) == 2
+
+
+def test_large_layers_are_kept_rather_than_many_gradients(monkeypatch):
+    """A layer that is left out would count as one without curvature."""
+    engine = Engine(CASES["convolution"].project(), device="cpu")
+    monkeypatch.setattr(forms, "FEWEST", 3)
+    monkeypatch.setattr(row_gradients, "ROW_NUMBERS", 12 * 60)
+    facts = forms.form_of(engine, puma.ConjugateGradient(damping=D), 48).facts
+    assert facts["rows"] <= 12
+    assert "left_out" not in facts
+    monkeypatch.setattr(row_gradients, "ROW_NUMBERS", 3 * 20)
+    assert forms.form_of(engine, puma.ConjugateGradient(damping=D), 47).facts["left_out"]

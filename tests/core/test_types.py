@@ -86,6 +86,11 @@ VARIANTS = {
         model=nn.Sequential(SOFTMAX.model[0], nn.ReLU(), SOFTMAX.model[2])
     ),
     "a frozen layer": lambda: SOFTMAX.project(model=frozen(SOFTMAX.model)),
+    "class names": lambda: SOFTMAX.project(class_names=("a", "b", "c")),
+    "a trainer": lambda: SOFTMAX.project(trainer=puma.AdamRecipe(SOFTMAX.project().loss)),
+    "what is known of the rows": lambda: SOFTMAX.project(
+        validation=puma.Split(*SOFTMAX.validation, meta=pd.DataFrame({"site": np.arange(15) % 2}))
+    ),
 }
 
 
