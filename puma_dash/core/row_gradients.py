@@ -284,7 +284,15 @@ class Layout:
 
     @classmethod
     def of(cls, engine: Engine, rows: int) -> Layout:
-        """The layout for ``rows`` rows at a time, tried on a few: a rule that does not hold is not used.
+        """The layout for ``rows`` rows at a time; kept by the engine."""
+        key = ("layout", rows)
+        if key not in engine.memo:
+            engine.memo[key] = cls._tried(engine, rows)
+        return engine.memo[key]
+
+    @classmethod
+    def _tried(cls, engine: Engine, rows: int) -> Layout:
+        """The layout, tried on a few rows: a rule that does not hold is not used.
 
         That is so where a layer is passed twice or sees the rows along another dimension than the first, its
         weights are used elsewhere, or a function changes its output in place.
