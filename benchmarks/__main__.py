@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 import puma_dash
-from benchmarks import growth, patching, peers, scoring
+from benchmarks import forgetting, growth, patching, peers, scoring
 from benchmarks.results import with_section
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = {"scoring": scoring, "peers": peers, "patching": patching, "growth": growth}
+PARTS = {"scoring": scoring, "peers": peers, "patching": patching, "forgetting": forgetting, "growth": growth}
 
 
 def main():
@@ -38,6 +38,8 @@ def main():
             head = "| " + " | ".join(table.columns) + " |"
             rows = ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
             lines += ["", f"### {title}", "", head, "|" + "---|" * len(table.columns), *rows]
+        if len(lines) == 1:
+            continue  # left out, and it said why
         before = RESULTS.read_text("utf-8") if RESULTS.exists() else ""
         RESULTS.write_text(with_section(before, name, "\n".join(lines), PARTS), "utf-8")
         print(f"{name}: written to {RESULTS}", flush=True)

@@ -157,18 +157,28 @@ def flip(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def mnist() -> tuple[str, Tensor, Tensor, Tensor, Tensor]:
     """A name, 10 000 training and 2 000 test images with their labels, at random from MNIST."""
-    folder, rng = Path(os.environ[DATA]) / "mnist", np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
-    def read(part: str, count: int) -> tuple[Tensor, Tensor]:
-        with gzip.open(folder / f"{part}-images-idx3-ubyte.gz") as file:
-            images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
-        with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz") as file:
-            labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    def draw(part: str, count: int) -> tuple[Tensor, Tensor]:
+        images, labels = mnist_file(part)
         rows = rng.choice(len(labels), count, replace=False)
-        pixels = torch.as_tensor(images[rows]).float() / 255
-        return (pixels - 0.1307) / 0.3081, torch.as_tensor(labels[rows]).long()
+        return normalised(images[rows]), torch.as_tensor(labels[rows]).long()
 
-    return ("MNIST images", *read("train", 10_000), *read("t10k", 2_000))
+    return ("MNIST images", *draw("train", 10_000), *draw("t10k", 2_000))
+
+
+def mnist_file(part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 1, 28, 28) from 0 to 255 and labels (n,) of the part "train" or "t10k" of MNIST."""
+    folder = Path(os.environ[DATA]) / "mnist"
+    with gzip.open(folder / f"{part}-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
+    with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz") as file:
+        return images, np.frombuffer(file.read(), np.uint8, offset=8)
+
+
+def normalised(images: np.ndarray) -> Tensor:
+    """MNIST's ``images`` with mean 0 and spread 1 over its training pixels, as float32."""
+    return (torch.as_tensor(images).float() / 255 - 0.1307) / 0.3081
 
 
 def enlarged_digits() -> tuple[str, Tensor, Tensor, Tensor, Tensor]:
