@@ -1,6 +1,7 @@
 """Runs the benchmarks, prints their tables and writes benchmarks/RESULTS.md.
 
-``python -m benchmarks`` runs all parts, that with the peers where they are installed; ``python -m benchmarks
+``python -m benchmarks`` runs all parts, that with the peers where they are installed and that on forgetting
+where ``PUMA_DASH_TEST_DATA`` names a folder with MNIST; ``python -m benchmarks
 scoring peers`` runs these and leaves the rest of the file as it is.
 """
 

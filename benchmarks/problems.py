@@ -94,20 +94,11 @@ def digits() -> Problem:
 
 def cnn() -> Problem:
     """A convolutional network of 56 970 parameters after 12 epochs on 10 000 images of 28 x 28."""
-    source = mnist() if os.environ.get(DATA) else enlarged_digits()
+    source = mnist(10_000, 2_000) if os.environ.get(DATA) else enlarged_digits()
     title, x, y, test_x, test_y = source
     y, flipped = flip(y)
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 16, 5, stride=2),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(800, 64),
-        nn.ReLU(),
-        nn.Linear(64, 10),
-    )
+    model = network()
     epochs, batch = 12, 100
     batches = iter([rows for _ in range(epochs) for rows in torch.randperm(len(y)).split(batch)])
 
@@ -126,6 +117,20 @@ def cnn() -> Problem:
         test_x=test_x,
         test_y=test_y,
         weight_decay=0.0,
+    )
+
+
+def network() -> nn.Sequential:
+    """The untrained convolutional network of 56 970 parameters."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 5, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(800, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
     )
 
 
@@ -155,30 +160,20 @@ def flip(labels: Tensor) -> tuple[Tensor, Tensor]:
     return noisy, flipped
 
 
-def mnist() -> tuple[str, Tensor, Tensor, Tensor, Tensor]:
-    """A name, 10 000 training and 2 000 test images with their labels, at random from MNIST."""
-    rng = np.random.default_rng(0)
+def mnist(training: int, test: int) -> tuple[str, Tensor, Tensor, Tensor, Tensor]:
+    """A name, ``training`` and ``test`` images with their labels, at random from MNIST."""
+    folder, rng = Path(os.environ[DATA]) / "mnist", np.random.default_rng(0)
 
-    def draw(part: str, count: int) -> tuple[Tensor, Tensor]:
-        images, labels = mnist_file(part)
+    def read(part: str, count: int) -> tuple[Tensor, Tensor]:
+        with gzip.open(folder / f"{part}-images-idx3-ubyte.gz") as file:
+            images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
+        with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz") as file:
+            labels = np.frombuffer(file.read(), np.uint8, offset=8)
         rows = rng.choice(len(labels), count, replace=False)
-        return normalised(images[rows]), torch.as_tensor(labels[rows]).long()
+        pixels = torch.as_tensor(images[rows]).float() / 255
+        return (pixels - 0.1307) / 0.3081, torch.as_tensor(labels[rows]).long()
 
-    return ("MNIST images", *draw("train", 10_000), *draw("t10k", 2_000))
-
-
-def mnist_file(part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 1, 28, 28) from 0 to 255 and labels (n,) of the part "train" or "t10k" of MNIST."""
-    folder = Path(os.environ[DATA]) / "mnist"
-    with gzip.open(folder / f"{part}-images-idx3-ubyte.gz") as file:
-        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
-    with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz") as file:
-        return images, np.frombuffer(file.read(), np.uint8, offset=8)
-
-
-def normalised(images: np.ndarray) -> Tensor:
-    """MNIST's ``images`` with mean 0 and spread 1 over its training pixels, as float32."""
-    return (torch.as_tensor(images).float() / 255 - 0.1307) / 0.3081
+    return ("MNIST images", *read("train", training), *read("t10k", test))
 
 
 def enlarged_digits() -> tuple[str, Tensor, Tensor, Tensor, Tensor]:
