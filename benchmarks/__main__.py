@@ -1,6 +1,7 @@
 """Runs the benchmarks, prints their tables and writes benchmarks/RESULTS.md.
 
-``python -m benchmarks`` runs all parts, that with the peers where they are installed; ``python -m benchmarks
+``python -m benchmarks`` runs all parts, that with the peers where they are installed and that on forgetting
+where ``PUMA_DASH_TEST_DATA`` names a folder with MNIST; ``python -m benchmarks
 scoring peers`` runs these and leaves the rest of the file as it is.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 
 import puma_dash
-from benchmarks import growth, patching, peers, retraining, scoring
+from benchmarks import forgetting, growth, patching, peers, retraining, scoring
 from benchmarks.results import with_section
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -24,6 +25,7 @@ PARTS = {
     "peers": peers,
     "patching": patching,
     "retraining": retraining,
+    "forgetting": forgetting,
     "growth": growth,
 }
 
@@ -44,6 +46,8 @@ def main():
             head = "| " + " | ".join(table.columns) + " |"
             rows = ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
             lines += ["", f"### {title}", "", head, "|" + "---|" * len(table.columns), *rows]
+        if len(lines) == 1:
+            continue  # left out, and it said why
         before = RESULTS.read_text("utf-8") if RESULTS.exists() else ""
         RESULTS.write_text(with_section(before, name, "\n".join(lines), PARTS), "utf-8")
         print(f"{name}: written to {RESULTS}", flush=True)
