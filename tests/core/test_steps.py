@@ -8,7 +8,7 @@ import puma_dash as puma
 from puma_dash.core.engine import engine_of
 from puma_dash.core.objective import LOSSES
 from puma_dash.core.unlearning.base import chosen_change
-from puma_dash.core.unlearning.steps import OBJECTIVES
+from puma_dash.core.unlearning.steps import OBJECTIVES, relinearise
 
 WD = 0.05
 
@@ -184,3 +184,21 @@ def test_forgetting_a_regression_is_refused():
     )
     with pytest.raises(puma.ProjectError, match="classification project for intent"):
         puma.patch(project, puma.PatchPlan(remove=(1,), intent="forget", steps=2))
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_only_steps_that_might_train_are_bounded_by_the_first(moons, trains):
+    """A bowl whose minimum is far from where a short first step goes."""
+    engine = engine_of(moons)
+    far = engine.theta + 1.0
+
+    class Bowl:
+        def at(self, theta, gradient):
+            return float((theta - far) @ (theta - far)) / 2, theta - far
+
+    Bowl.trains = trains
+    slope = engine.theta - far
+    theta, lengths, _ = relinearise(engine, Bowl(), puma.Dense(damping=1.0), -1e-3 * slope, slope, 3)
+    moved = float((theta - engine.theta).norm() / (far - engine.theta).norm())
+    assert len(lengths) == 3
+    assert (moved < 0.2) == trains

@@ -9,15 +9,15 @@ PUMA patch and e = 0 is a no-op:
   in place, Q = (1/n) sum_retained D(z_org, z) + ((wd + damping)/2) |theta - theta_org|^2
   + (tau/n) sum_j e_j a_j l_j.
 
-Each step solves with B at the current theta, is never longer (in B) than the first, so that a model that was
-not at a minimum is not trained further on the way, and is shortened until Q falls.
+Each step solves with B at the current theta and is shortened until Q falls. Those of "unseen" are never
+longer (in B) than the first, so that a model that was not at a minimum is not trained further on the way.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ FORGOTTEN = 2.0
 
 class Objective(Protocol):
     """Q(theta) and its gradient."""
+
+    trains: ClassVar[bool]
+    """Whether the training objective is part of Q, which a model that was stopped early is not at rest in."""
 
     def at(self, theta: Tensor, gradient: bool) -> tuple[float, Tensor]:
         """Q and grad Q (p,), for which an empty tensor stands if it is not wanted."""
@@ -84,6 +87,8 @@ class Reweighted:
 class Unseen:
     """The re-weighted training objective, corrected so that theta_org is stationary without the change."""
 
+    trains: ClassVar[bool] = True
+
     engine: Engine
     weights: Tensor
     """(n,) 1 + tau e_j of the rows that keep their label and are removed at most whole."""
@@ -127,6 +132,8 @@ class Unseen:
 @dataclass(frozen=True, eq=False)
 class Forget:
     """The proximal Bregman objective: what the retained rows are told stays, the removed rows go."""
+
+    trains: ClassVar[bool] = False
 
     engine: Engine
     changed: Reweighted
@@ -202,7 +209,8 @@ def relinearise(
         if slope >= 0:
             break
         longest = slope if not lengths else longest
-        if slope < longest:  # -slope is the squared length in B: a longer step would train the model further
+        # -slope is the squared length in B: where Q holds the training objective, a longer step trains on.
+        if objective.trains and slope < longest:
             direction, slope = math.sqrt(longest / slope) * direction, math.sqrt(longest * slope) * -1
         for shortening in range(SHORTENINGS + 1):
             length = 0.5**shortening
