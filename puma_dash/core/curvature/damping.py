@@ -32,8 +32,8 @@ def settle_damping(engine: Engine, damping: float | str) -> float:
     "auto" is 0 where B is positive definite without it (a model linear in its parameters, with weight decay).
     Else it is the smallest value, on a grid of half decades, at which the linear prediction holds: for a few
     random removals the change of the mean loss on the validation rows, predicted from its gradient, and that
-    measured after the step differ by at most three quarters of the predicted changes. With less damping a step
-    leaves the region where the model is close to its linearisation.
+    measured after the step differ by at most three quarters of the predicted changes. With less damping a
+    step leaves the region where the model is close to its linearisation.
     """
     if damping != "auto":
         if isinstance(damping, str) or not 0 <= damping < float("inf"):
