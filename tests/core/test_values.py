@@ -6,6 +6,7 @@ import torch
 
 import puma_dash as puma
 import puma_dash.core.curvature.influence as influence
+import puma_dash.core.curvature.streams as streams
 from puma_dash.core import row_gradients
 from puma_dash.core.curvature.influence import scores
 from puma_dash.core.engine import Engine
@@ -110,5 +111,5 @@ def test_what_is_too_large_by_row_is_scored_in_forward_mode(monkeypatch, name):
 def test_one_direction_is_scored_in_forward_mode(monkeypatch):
     """Cheaper for one."""
     engine, s, expected = of(CASES["weighted softmax"], 1)
-    monkeypatch.setattr(influence, "Recording", lambda *_: pytest.fail("recorded"))
+    monkeypatch.setattr(streams, "Recording", lambda *_: pytest.fail("recorded"))
     torch.testing.assert_close(scores(engine, s), expected)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from puma_dash.core.curvature.base import Estimate
 from puma_dash.core.curvature.costs import BACKWARD, FORWARD_MODE, RECORDED, Costs
-from puma_dash.core.row_gradients import Layout, Recording
+from puma_dash.core.curvature.streams import Stream
+from puma_dash.core.row_gradients import Layout
 
 if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
@@ -62,19 +63,8 @@ def scores(engine: Engine, directions: Tensor) -> Tensor:
     layout = Layout.of(engine, engine.batch_size) if len(directions) > 1 else None
     if layout is None or layout.missing:
         return engine.directional_scores(directions)
-    found = directions.new_empty(len(directions), engine.n)
-
-    def score(part: slice) -> None:
-        rows = torch.arange(part.start, part.stop)
-        inputs, base = engine.training_inputs(rows)
-        recording = Recording(engine, inputs, layout.layers)
-        outputs = recording.outputs.detach().requires_grad_()
-        losses = engine.loss(outputs, engine.split("train").targets[part]) * base
-        (cotangents,) = torch.autograd.grad(losses.sum(), outputs)
-        found[:, part] = recording.gradients(cotangents, layout.rest).times(directions)
-
-    engine.over(engine.n, score)
-    return found
+    stream = Stream(engine, engine.split("train"), message="Scoring the training rows")
+    return torch.cat(stream.over(lambda part: stream.gradients(part).times(directions)), dim=1)
 
 
 def scoring_estimate(engine: Engine) -> Estimate:
