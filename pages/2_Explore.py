@@ -85,8 +85,8 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
             st.rerun()
         return
 
-    selected = rows.mask(draft.selection) if draft.selection else None
-    removed, upweighted = rows.mask(draft.remove), rows.mask(tuple(draft.upweight))
+    selected = rows.mask(draft.selection) if len(draft.selection) else None
+    removed, upweighted = rows.mask(draft.remove), rows.mask(draft.upweight.rows)
     figure = map_figure(
         xy,
         color=values,
@@ -145,15 +145,14 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
         st.rerun()
 
     history = here.history()
-    later = history.states[history.at + 1 :]
     undo, redo, deselect = st.columns([1, 1, 2])
     if undo.button(
         "",
         icon=":material/undo:",
         key="undo",
         width="stretch",
-        disabled=history.at == 0,
-        help=f"Undo: {draft.action}" if history.at else "Nothing to undo",
+        disabled=history.undoes is None,
+        help=f"Undo: {history.undoes}" if history.undoes else "Nothing to undo",
     ):
         here.update(lambda history: history.undone())
         st.rerun()
@@ -162,19 +161,21 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
         icon=":material/redo:",
         key="redo",
         width="stretch",
-        disabled=not later,
-        help=f"Redo: {later[0].action}" if later else "Nothing to redo",
+        disabled=history.redoes is None,
+        help=f"Redo: {history.redoes}" if history.redoes else "Nothing to redo",
     ):
         here.update(lambda history: history.redone())
         st.rerun()
-    if deselect.button("Deselect", icon=":material/deselect:", disabled=not draft.selection, width="stretch"):
+    if deselect.button(
+        "Deselect", icon=":material/deselect:", disabled=not len(draft.selection), width="stretch"
+    ):
         here.edit(lambda draft: draft.selecting(np.empty(0, int), "deselect"))
         st.rerun()
 
-    if not draft.selection:
+    if not len(draft.selection):
         st.info("Draw around rows on the map, or select the most harmful ones.")
     else:
-        chosen = np.array(draft.selection)
+        chosen = draft.selection
         psi = rows.psi[chosen]
         labels, sizes = np.unique(rows.target[chosen], return_counts=True)
         order = np.argsort(-sizes)[:5]
@@ -185,7 +186,7 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
                 ("Labels", mix + (" and others" if len(labels) > 5 else "")),
             ]
         )
-    nothing = not draft.selection
+    nothing = not len(draft.selection)
     if st.button("Mark remove", type="primary", icon=":material/delete:", disabled=nothing, width="stretch"):
         here.edit(Draft.marking_remove)
         st.rerun()
@@ -196,8 +197,8 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
     if up_at.button("Mark up-weight", icon=":material/arrow_upward:", disabled=nothing, width="stretch"):
         here.edit(lambda draft: draft.marking_upweight(float(e)))
         st.rerun()
-    marked = set(draft.remove) | set(draft.upweight)
-    if st.button("Unmark selected", disabled=not (marked & set(draft.selection)), width="stretch"):
+    both = np.isin(draft.marked_rows, draft.selection, assume_unique=True)
+    if st.button("Unmark selected", disabled=not both.any(), width="stretch"):
         here.edit(lambda draft: draft.unmarking(draft.selection))
         st.rerun()
 
@@ -251,10 +252,10 @@ def strength_chart(here: Context, strengths: dict, plan: dict) -> None:
 def details(here: Context, rows: Rows, draft: Draft) -> None:
     """The selected rows, most harmful first."""
     st.subheader("Selected rows")
-    if not draft.selection:
+    if not len(draft.selection):
         st.caption("Nothing is selected.")
         return
-    chosen = np.array(draft.selection)
+    chosen = draft.selection
     chosen = chosen[np.argsort(rows.psi[chosen], kind="stable")]
     st.caption(
         f"{min(len(chosen), GALLERY_LIMIT):,} shown of {len(chosen):,} selected of {rows.n:,}, "
@@ -266,7 +267,7 @@ def details(here: Context, rows: Rows, draft: Draft) -> None:
     )
     st.download_button(
         f"Export {len(chosen):,} row numbers",
-        "\n".join(["row", *map(str, sorted(draft.selection))]),
+        "\n".join(["row", *map(str, draft.selection.tolist())]),
         f"{here.source.replace(':', '-')}-selected.csv",
         "text/csv",
         icon=":material/download:",

@@ -53,18 +53,22 @@ def review(here: Context, rows: Rows, draft: Draft) -> None:
     st.subheader("What changes")
     for warning in warnings(rows, draft):
         st.warning(text.escape(warning), icon=":material/warning:")
-    for name, marked in (("to remove", draft.remove), ("to up-weight", tuple(draft.upweight))):
-        if not marked:
+    for name, marked in (
+        ("to remove", draft.remove),
+        ("to up-weight", draft.upweight.rows),
+        ("to relabel", draft.relabel.rows),
+    ):
+        if not len(marked):
             continue
         title_at, button_at = st.columns([3, 1], vertical_alignment="center")
         title_at.markdown(f"**{len(marked):,} rows {name}**")
         if button_at.button("Unmark all", key=f"discard-{name}", icon=":material/close:", width="stretch"):
             here.edit(lambda draft, marked=marked: draft.unmarking(marked))
             st.rerun()
-        chosen = sorted(marked, key=lambda row: rows.psi[row])[:REVIEW_LIMIT]
+        chosen = marked[np.argsort(rows.psi[marked], kind="stable")][:REVIEW_LIMIT]
         if len(chosen) < len(marked):
             st.caption(f"{len(chosen):,} shown of {len(marked):,}, most harmful first.")
-        frame, columns = gallery(rows, np.array(chosen), draft)
+        frame, columns = gallery(rows, chosen, draft)
         st.dataframe(frame, hide_index=True, column_config=columns, height=320)
 
 
@@ -99,11 +103,11 @@ def settings(here: Context, rows: Rows, draft: Draft) -> None:
         disabled=impossible,
     ):
         here.update(lambda history: replace(history, settings=chosen))
-        plan = plan_of_draft(draft, **chosen)
+        plan = plan_of_draft(draft, here.criteria, **chosen)
         here.start("patch", {"plan": keep_plan(plan), "device": device, "seed": 0})
         st.rerun()
     st.caption("Nothing becomes the current version until you accept it.")
-    if draft.remove:
+    if len(draft.remove):
         figure = histogram_figure(
             rows.psi, rows.mask(draft.remove), title="psi of all rows and of those to remove"
         )

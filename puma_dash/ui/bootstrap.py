@@ -38,6 +38,9 @@ def bootstrap(title: str) -> Context | None:
             st.markdown(f"**{escape(name)}**  \n{version}")
             draft = here.draft()
             if draft.marked:
-                st.caption(f"Draft: {len(draft.remove):,} to remove, {len(draft.upweight):,} to up-weight.")
+                counts = {"remove": len(draft.remove), "up-weight": len(draft.upweight)}
+                counts["relabel"] = len(draft.relabel)
+                said = ", ".join(f"{count:,} to {kind}" for kind, count in counts.items() if count)
+                st.caption(f"Draft: {said}.")
         st.caption(f"PUMA Dash {__version__}")
     return here

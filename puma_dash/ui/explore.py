@@ -93,10 +93,10 @@ class Rows:
         overview = self.here.overview
         return overview is not None and len(overview.info["inputs"]) == 1
 
-    def mask(self, rows: tuple[int, ...]) -> np.ndarray:
+    def mask(self, rows: np.ndarray) -> np.ndarray:
         """Bool (n,): which rows are among ``rows``."""
         mask = np.zeros(self.n, dtype=bool)
-        mask[[row for row in rows if row < self.n]] = True
+        mask[rows[rows < self.n]] = True
         return mask
 
     def coordinates(self, label: str) -> tuple[np.ndarray | None, list[str]]:
@@ -147,7 +147,7 @@ def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
 def forecast_now(rows: Rows, draft: Draft) -> float:
     """Predicted change of validation cross-entropy by the marks of ``draft``: -(1/n) sum_j e_j psi_j."""
     removed = predicted_change(rows.psi, draft.remove)
-    upweighted = predicted_change(rows.psi, list(draft.upweight), list(draft.upweight.values()))
+    upweighted = predicted_change(rows.psi, draft.upweight.rows, draft.upweight.values)
     return float(removed + upweighted)
 
 
@@ -166,7 +166,9 @@ def gallery(rows: Rows, chosen: np.ndarray, draft: Draft) -> tuple[pd.DataFrame,
     """A table of the rows ``chosen``, with thumbnails of pictures, and how to show its columns."""
     import pandas as pd
 
-    removed, upweighted = set(draft.remove), draft.upweight
+    marks = dict.fromkeys(draft.remove.tolist(), "remove")
+    marks |= {row: f"weight {1 + e:g}" for row, e in draft.upweight.items()}
+    marks |= {row: f"label {rows.classes[int(label)]}" for row, label in draft.relabel.items()}
     data: dict[str, Any] = {}
     columns: dict[str, Any] = {}
     if rows.images is not None:
@@ -177,10 +179,7 @@ def gallery(rows: Rows, chosen: np.ndarray, draft: Draft) -> tuple[pd.DataFrame,
     data["label"] = [rows.classes[k] for k in rows.target[chosen]]
     data["prediction"] = [rows.classes[k] for k in rows.predicted[chosen]]
     data["confidence"] = rows.confidence[chosen]
-    data["mark"] = [
-        "remove" if row in removed else f"weight {1 + upweighted[row]:g}" if row in upweighted else ""
-        for row in chosen.tolist()
-    ]
+    data["mark"] = [marks.get(row, "") for row in chosen.tolist()]
     for name, (values, categories) in rows.columns.items():
         shown = values[chosen]
         data[name] = shown if categories is None else [categories[k] if k >= 0 else "" for k in shown]

@@ -20,14 +20,27 @@ DEFAULTS: dict[str, Any] = {
     "steps": 1,
     "intent": "unseen",
     "options": {},
-    "relabel": {},
 }
 
 
-def plan_of_draft(draft: Draft, **settings: Any) -> dict[str, Any]:
-    """The marks of ``draft`` and how to patch them, as JSON."""
-    marks = {"remove": list(draft.remove), "upweight": {str(row): e for row, e in draft.upweight.items()}}
-    return {**marks, **DEFAULTS, **settings}
+def plan_of_draft(
+    draft: Draft, criteria: dict[str, dict[str, Any]] | None = None, **settings: Any
+) -> dict[str, Any]:
+    """The marks of ``draft`` and how to patch them, as the worker reads it.
+
+    Args:
+        draft: whose marks.
+        criteria: what is known of the criteria that ``settings`` may hold, by name.
+        settings: the other fields of a plan, in place of the defaults.
+    """
+    marks = {
+        "remove": draft.remove.tolist(),
+        "upweight": {str(row): e for row, e in draft.upweight.items()},
+        "relabel": {str(row): int(label) for row, label in draft.relabel.items()},
+    }
+    plan = {**DEFAULTS, **marks, **settings}
+    known = criteria or {}
+    return {**plan, "hold": [known.get(name, {}).get("record", name) for name in plan["hold"]]}
 
 
 def plan_name(plan: dict[str, Any]) -> str:
@@ -45,14 +58,14 @@ def keep_plan(plan: dict[str, Any]) -> str:
 
 def emptied(rows: Rows, draft: Draft) -> list[str]:
     """The classes of which no row would remain."""
-    total, gone = Counter(rows.target.tolist()), Counter(rows.target[list(draft.remove)].tolist())
+    total, gone = Counter(rows.target.tolist()), Counter(rows.target[draft.remove].tolist())
     return [rows.classes[label] for label in sorted(gone) if gone[label] == total[label]]
 
 
 def warnings(rows: Rows, draft: Draft) -> list[str]:
     """What a careful colleague would say before this draft is patched."""
     found = []
-    total, gone = Counter(rows.target.tolist()), Counter(rows.target[list(draft.remove)].tolist())
+    total, gone = Counter(rows.target.tolist()), Counter(rows.target[draft.remove].tolist())
     shares = {label: count / total[label] for label, count in gone.items()}
     empty = emptied(rows, draft)
     if empty:
@@ -69,11 +82,11 @@ def warnings(rows: Rows, draft: Draft) -> list[str]:
             f"More than {LARGE_SHARE:.0%} is removed of class {', '.join(large)}. For groups this large the "
             "straight-line forecast is rough: look at what is measured."
         )
-    valuable = int((rows.psi[list(draft.remove)] > 0).sum())
+    valuable = int((rows.psi[draft.remove] > 0).sum())
     if valuable:
         found.append(
             f"{valuable:,} of the rows to remove are valuable (psi > 0): alone they would change validation "
-            f"cross-entropy by {rows.psi[list(draft.remove)].clip(min=0).sum() / rows.n:+.4f} nats."
+            f"cross-entropy by {rows.psi[draft.remove].clip(min=0).sum() / rows.n:+.4f} nats."
         )
     return found
 
@@ -81,9 +94,11 @@ def warnings(rows: Rows, draft: Draft) -> list[str]:
 def headline(draft: Draft, method: str) -> str:
     """What the button does."""
     parts = []
-    if draft.remove:
+    if len(draft.remove):
         parts.append(f"remove {len(draft.remove):,}")
-    if draft.upweight:
+    if len(draft.upweight):
         parts.append(f"up-weight {len(draft.upweight):,}")
+    if len(draft.relabel):
+        parts.append(f"relabel {len(draft.relabel):,}")
     verb = "Retrain" if method == "retrain" else "Patch"
     return f"{verb}: {', '.join(parts)}"

@@ -96,10 +96,14 @@ class Context:
         return entry(self.index.overview) if self.index.overview else None
 
     @property
-    def criteria(self) -> dict[str, dict[str, str]]:
-        """Label and unit of each criterion that the prepared project can use, by registry key."""
+    def criteria(self) -> dict[str, dict[str, Any]]:
+        """Label and unit of each criterion that the prepared project can use, by its unique name.
+
+        Those that users made have a "record" too, which the worker reads.
+        """
         known = {} if self.overview is None else self.overview.info["criteria"]
-        return {key: facts for key, facts in known.items() if facts["refused"] is None}
+        usable = {key: facts for key, facts in known.items() if facts["refused"] is None}
+        return usable | self.index.criteria
 
     @property
     def project(self) -> str:
@@ -124,8 +128,7 @@ class Context:
 
         def edited(history: History) -> History:
             after = change(history.now)
-            same = replace(after, action="") == replace(history.now, action="")
-            return history if same else history.then(after)
+            return history if after.same(history.now) else history.then(after)
 
         self.update(edited)
 

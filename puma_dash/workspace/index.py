@@ -7,6 +7,7 @@ import os
 import secrets
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from puma_dash.workspace.store import key
 
@@ -21,6 +22,8 @@ class Index:
         overview: key of the overview.
         values: "method/criterion" -> key of the scores.
         embeddings: label -> key of the coordinates.
+        criteria: name -> "label", "unit" and "record" of each criterion that a user made, such as the loss on
+            some errors.
     """
 
     path: Path
@@ -28,6 +31,7 @@ class Index:
     overview: str = ""
     values: dict[str, str] = field(default_factory=dict)
     embeddings: dict[str, str] = field(default_factory=dict)
+    criteria: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, home: Path, source: str, version: int | None) -> Index:
@@ -50,6 +54,11 @@ class Index:
         """The index with one more valuation."""
         now = self._at(self.path)  # another job may have extended it
         return replace(now, values={**now.values, f"{method}/{criterion}": name})._write()
+
+    def with_criterion(self, name: str, facts: dict[str, Any]) -> Index:
+        """The index with one more criterion of a user's own."""
+        now = self._at(self.path)  # another job may have extended it
+        return replace(now, criteria={**now.criteria, name: facts})._write()
 
     def with_embedding(self, label: str, name: str) -> Index:
         """The index with one more map."""

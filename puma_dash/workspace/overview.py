@@ -19,27 +19,22 @@ LARGEST_THUMBNAIL = 128
 MOST_CATEGORIES = 30
 
 
+class _Column(TypedDict):
+    name: str
+    categories: list[str] | None
+
+
 def overview_of(
     project: Project, engine: Engine, source: str
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What the pages know of a project: a number of each kind per training row, and facts."""
+    """What the pages know of a project: numbers of each training and validation row, and facts.
+
+    The arrays of the validation rows are named like those of the training rows, after "validation.".
+    """
     train, validation = project.train, project.validation
-    outputs = engine.outputs("train")
-    probabilities = engine.loss.probabilities(outputs).numpy(force=True)
-    losses = engine.loss(outputs, engine.split("train").targets).numpy(force=True)
-    arrays = {
-        "target": train.targets.numpy(force=True).astype(np.int32),
-        "predicted": probabilities.argmax(1).astype(np.int32),
-        "confidence": probabilities.max(1).astype(np.float32),
-        "loss": losses.astype(np.float32),
-    }
-    if train.weights is not None:
-        arrays["weight"] = train.weights.numpy(force=True).astype(np.float32)
-    images = _images(train.inputs)
-    if images is not None:
-        arrays["images"] = images
-    columns = _columns(train.meta, arrays) + _columns(train.groups, arrays)
-    held_out = engine.loss.probabilities(engine.outputs("validation")).numpy(force=True)
+    arrays, columns, _ = _of_split(engine, "train")
+    validation_arrays, validation_columns, held_out = _of_split(engine, "validation")
+    arrays |= {f"validation.{name}": array for name, array in validation_arrays.items()}
     truth = validation.targets.numpy(force=True)
     info = {
         "name": project.name,
@@ -52,6 +47,7 @@ def overview_of(
         "inputs": list(train.inputs.shape[1:]),
         "rows": {"train": len(train), "validation": len(validation), "test": len(project.test or ())},
         "columns": columns,
+        "validation_columns": validation_columns,
         "criteria": {
             key: {"label": CRITERIA[key].label, "unit": CRITERIA[key].unit, "refused": reason}
             for key, reason in usable_criteria(project).items()
@@ -63,10 +59,31 @@ def overview_of(
     return arrays, info
 
 
+def _of_split(engine: Engine, split: str) -> tuple[dict[str, np.ndarray], list[_Column], np.ndarray]:
+    """Arrays of the rows of a split, what its columns are, and the predicted probabilities (m, c)."""
+    data = engine.project.split(split)
+    outputs = engine.outputs(split)
+    probabilities = engine.loss.probabilities(outputs).numpy(force=True)
+    losses = engine.loss(outputs, engine.split(split).targets).numpy(force=True)
+    arrays = {
+        "target": data.targets.numpy(force=True).astype(np.int32),
+        "predicted": probabilities.argmax(1).astype(np.int32),
+        "confidence": probabilities.max(1).astype(np.float32),
+        "loss": losses.astype(np.float32),
+    }
+    if data.weights is not None:
+        arrays["weight"] = data.weights.numpy(force=True).astype(np.float32)
+    images = _images(data.inputs)
+    if images is not None:
+        arrays["images"] = images
+    return arrays, _columns(data.meta, arrays) + _columns(data.groups, arrays), probabilities
+
+
 def annotations_digest(project: Project) -> str:
-    """Names and contents of what is known of the training rows beside inputs and labels."""
+    """Names and contents of what is known of the rows beside inputs and labels."""
     digest = hashlib.sha256()
-    for frame in (project.train.meta, project.train.groups):
+    splits = (project.train, project.validation)
+    for frame in (frame for split in splits for frame in (split.meta, split.groups)):
         if frame is not None:
             digest.update(repr(list(frame.columns)).encode())
             digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
@@ -83,11 +100,6 @@ def _images(inputs: torch.Tensor) -> np.ndarray | None:
     scaled = (inputs.numpy(force=True) - low) * (255 / max(high - low, 1e-12))
     images = scaled.round().astype(np.uint8)
     return images[:, 0] if len(shape) == 3 and shape[0] == 1 else images
-
-
-class _Column(TypedDict):
-    name: str
-    categories: list[str] | None
 
 
 def _columns(frame: pd.DataFrame | None, arrays: dict[str, np.ndarray]) -> list[_Column]:

@@ -22,7 +22,7 @@ import torch._dynamo
 import torchmetrics.functional.classification  # noqa: F401
 
 from puma_dash.core import api, comparison, forecasting
-from puma_dash.core.criteria import resolve_criterion
+from puma_dash.core.criteria import Criterion, resolve_criterion
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.embedding import Columns, Pca, resolve_embedding
 from puma_dash.core.engine import CancelEvent, Progress, choose_device, engine_of
@@ -30,7 +30,15 @@ from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.workspace.index import Index
 from puma_dash.workspace.ledger import Ledger
 from puma_dash.workspace.overview import annotations_digest, overview_of
-from puma_dash.workspace.records import comparison_record, patch_record, plain, plan_of, table
+from puma_dash.workspace.records import (
+    comparison_record,
+    criterion_of,
+    criterion_record,
+    patch_record,
+    plain,
+    plan_of,
+    table,
+)
 from puma_dash.workspace.store import Store, home, key
 
 DEFAULT_CRITERION = "cross_entropy"
@@ -117,17 +125,21 @@ def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
     )
     _store().fetch(overview, lambda: overview_of(project, engine, source))
     index = Index.of(home(), source, version).with_overview(project.fingerprint, overview)
-    _value(project, index, "psi", DEFAULT_CRITERION, within(progress, 0.5, 0.8), cancel)
+    _value(project, index, "psi", resolve_criterion(DEFAULT_CRITERION), within(progress, 0.5, 0.8), cancel)
     flat = project.train.inputs.ndim == 2 and project.train.inputs.shape[1] == 2
     _embed(project, index, Columns() if flat else Pca(), within(progress, 0.8, 1), cancel)
     return {"fingerprint": project.fingerprint}
 
 
 def value(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
-    """Scores every training row by one method for one criterion."""
+    """Scores every training row by one method for one criterion: a registry key, or a record with a label."""
     project, index = _opened(params, progress)
-    _value(project, index, params["method"], params["criterion"], within(progress, 0.2, 1), cancel)
-    return {}
+    criterion = resolve_criterion(criterion_of(params["criterion"]))
+    _value(project, index, params["method"], criterion, within(progress, 0.2, 1), cancel)
+    if isinstance(params["criterion"], dict):
+        facts = {"label": params["label"], "unit": criterion.unit, "record": criterion_record(criterion)}
+        index.with_criterion(criterion.name, facts)
+    return {"criterion": criterion.name}
 
 
 def embed(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
@@ -299,9 +311,9 @@ def _opened(params: dict[str, Any], progress: Progress) -> tuple[Project, Index]
 
 
 def _value(
-    project: Project, index: Index, method: str, criterion: str, progress: Progress, cancel: CancelEvent
+    project: Project, index: Index, method: str, criterion: Criterion, progress: Progress, cancel: CancelEvent
 ) -> None:
-    name = key("value", project.fingerprint, method, resolve_criterion(criterion), CODE)
+    name = key("value", project.fingerprint, method, criterion, CODE)
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         found = api.value(project, method, criterion, progress=progress, cancel=cancel)
@@ -309,7 +321,7 @@ def _value(
         return {"scores": found.scores}, plain(facts)
 
     _store().fetch(name, compute)
-    index.with_values(method, criterion, name)
+    index.with_values(method, criterion.name, name)
 
 
 def _embed(project: Project, index: Index, embedding: Any, progress: Progress, cancel: CancelEvent) -> None:

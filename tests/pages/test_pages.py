@@ -81,13 +81,13 @@ def test_explore_selects_marks_and_forecasts(open_page, prepared, psi):
     assert not at.exception, at.exception
     button(at, "50 most harmful").click().run()
     worst = np.argsort(psi)[:50]
-    assert now().selection == tuple(sorted(worst.tolist()))
+    assert now().selection.tolist() == sorted(worst.tolist())
     button(at, "Mark remove").click().run()
-    assert now().remove == tuple(sorted(worst.tolist()))
+    assert now().remove.tolist() == sorted(worst.tolist())
     forecast = next(m for m in at.metric if m.label.startswith("Validation cross-entropy"))
     assert forecast.delta == f"{psi[worst].sum() / len(psi):+.4f} nats"
     at.button(key="undo").click().run()
-    assert now().remove == ()
+    assert not len(now().remove)
     at.button(key="redo").click().run()
     assert len(now().remove) == 50
     assert button(at, "Patch 50 rows")
@@ -117,7 +117,7 @@ def test_upweighting_a_valuable_row_is_forecast_to_help(open_page, prepared, psi
     keep(Draft(selection=(row,)))
     at = open_page(EXPLORE, project="radial", draft=DRAFT)
     button(at, "Mark up-weight").click().run()
-    assert now().upweight == {row: 1.0}
+    assert dict(now().upweight.items()) == {row: 1.0}
     forecast = next(m for m in at.metric if m.label.startswith("Validation cross-entropy"))
     assert forecast.delta == f"{-psi[row] / len(psi):+.4f} nats"
 
@@ -128,13 +128,13 @@ def test_a_box_selects_on_the_server_and_modes_combine(open_page, prepared):
     keep()
     at = open_page(EXPLORE, project="radial", draft=DRAFT)
     draw(at, box=[{"x": [0, 5], "y": [-5, 5]}])
-    right = tuple(np.flatnonzero(x >= 0).tolist())
-    assert now().selection == right
+    right = np.flatnonzero(x >= 0)
+    assert now().selection.tolist() == right.tolist()
     at.segmented_control(key="mode").set_value("subtract").run()
     draw(at, box=[{"x": [1, 5], "y": [-5, 5]}])
-    assert now().selection == tuple(np.flatnonzero((x >= 0) & (x < 1)).tolist())
+    assert now().selection.tolist() == np.flatnonzero((x >= 0) & (x < 1)).tolist()
     draw(at, lasso=[{"x": [90, 91, 91], "y": [90, 90, 91]}])
-    assert now().selection == tuple(np.flatnonzero((x >= 0) & (x < 1)).tolist())
+    assert now().selection.tolist() == np.flatnonzero((x >= 0) & (x < 1)).tolist()
 
 
 @pytest.mark.parametrize("colour", ["label", "prediction", "fit", "cluster"])
@@ -262,7 +262,7 @@ def test_a_failed_patch_keeps_the_draft(open_page, prepared, jobs):
     at = open_page(PATCH, project="radial", draft=DRAFT)
     assert "The worker stopped unexpectedly" in texts(at)
     assert button(at, "Patch: remove 2")
-    assert now().remove == (1, 2)
+    assert now().remove.tolist() == [1, 2]
 
 
 def test_compare_without_a_patch_says_so(open_page, prepared):
@@ -303,3 +303,23 @@ def test_a_patch_that_no_strength_allows_says_which_criterion_binds(open_page, p
     at = open_page(COMPARE, project="radial", draft=DRAFT)
     assert "Nothing was applied" in texts(at)
     assert button(at, "Accept").disabled
+
+
+def test_a_criterion_of_ones_own_can_be_valued_and_held(open_page, prepared, psi):
+    record = {"criterion": "cross_entropy", "split": "validation", "rows": [0, 3, 5]}
+    params = {"source": "radial", "version": None, "method": "psi", "criterion": record}
+    own = prepared.value({**params, "label": "three errors"}, lambda *_: None, None)["criterion"]
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    at.selectbox(key="colour").set_value("psi of three errors").run()
+    assert not at.exception
+    assert len(at.get("plotly_chart")) == 1
+    keep(Draft(remove=np.argsort(psi)[:3]))
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert "three errors" in at.multiselect(key="hold").options
+    plan = {"hold": [own], "tolerance": {own: 1.0}}
+    criteria = Index.of(home(), "radial", None).criteria
+    keep(patch=patched(prepared, remove=np.argsort(psi)[:3], criteria=criteria, **plan))
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert not at.exception
+    verdicts = next(d.value for d in at.dataframe if "verdict" in d.value)
+    assert verdicts["criterion"].tolist() == [own]
