@@ -47,8 +47,15 @@ def serve(source: Source = "digits", port: Port = 8501) -> None:
 
 
 @app.command()
-def demo(port: Port = 8501) -> None:
+def demo(
+    port: Port = 8501,
+    present: Annotated[bool, typer.Option("--present", help="With a guided tour of two minutes.")] = False,
+) -> None:
     """Opens the handwritten digits in the browser."""
+    from puma_dash.ui import PRESENT
+
+    if present:
+        os.environ[PRESENT] = "1"
     serve("digits", port)
 
 

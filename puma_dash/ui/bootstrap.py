@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from puma_dash._version import __version__
+from puma_dash.ui import tour
 from puma_dash.ui.state import Context, context, jobs
 from puma_dash.ui.text import escape
 
@@ -16,6 +17,7 @@ PAGES = (
     ("pages/2_Explore.py", "Explore", ":material/scatter_plot:"),
     ("pages/3_Patch.py", "Patch", ":material/healing:"),
     ("pages/4_Compare.py", "Compare", ":material/difference:"),
+    ("pages/7_Guide.py", "Guide", ":material/menu_book:"),
 )
 
 
@@ -43,4 +45,6 @@ def bootstrap(title: str) -> Context | None:
                 said = ", ".join(f"{count:,} to {kind}" for kind, count in counts.items() if count)
                 st.caption(f"Draft: {said}.")
         st.caption(f"PUMA Dash {__version__}")
+    if here is not None and here.overview is not None and tour.wanted():
+        tour.show(here, title)
     return here

@@ -323,3 +323,35 @@ def test_a_criterion_of_ones_own_can_be_valued_and_held(open_page, prepared, psi
     assert not at.exception
     verdicts = next(d.value for d in at.dataframe if "verdict" in d.value)
     assert verdicts["criterion"].tolist() == [own]
+
+
+GUIDE = "pages/7_Guide.py"
+
+
+def test_the_guide_needs_no_project(open_page):
+    at = open_page(GUIDE)
+    assert not at.exception
+    assert "Which training rows" in texts(at) or "which training rows" in texts(at)
+    assert "torch 2.13.0" in texts(at)
+
+
+def test_the_tour_leads_from_stop_to_stop(open_page, prepared, psi, monkeypatch):
+    monkeypatch.setenv("PUMA_DASH_PRESENT", "1")
+    keep()
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    assert "**1 of 6**" in texts(at)
+    button(at, "50 most harmful").click().run()
+    assert "**2 of 6**" in texts(at)
+    button(at, "Mark remove").click().run()
+    assert "**3 of 6**" in texts(at)
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert "**4 of 6**" in texts(at)
+    keep(patch=patched(prepared, remove=np.argsort(psi)[:20]))
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert "**5 of 6**" in texts(at)
+    at.button(key="tour-away").click().run()
+    assert "of 6**" not in texts(at)
+
+
+def test_without_being_asked_for_there_is_no_tour(open_page, prepared):
+    assert "of 6**" not in texts(open_page(EXPLORE, project="radial", draft=DRAFT))
