@@ -97,7 +97,7 @@ def choose() -> None:
                 st.session_state["opening"] = True
                 open_context(source, None)
                 st.rerun()
-    st.caption(
+    st.markdown(
         "Your own model: write a function that returns `puma.Project(...)` and start with "
         "`puma-dash serve module:function`."
     )

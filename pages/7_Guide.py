@@ -23,8 +23,7 @@ def main() -> None:
             st.markdown(f"**{number}. {title}.** {told}")
         st.subheader("The mathematics")
         for told, formula in guide.FORMULAS:
-            st.markdown(told)
-            st.latex(formula)
+            st.markdown(f"{told}\n\n$\\displaystyle {formula}$")
         st.subheader("What influence cannot do")
         st.markdown("\n".join(f"- {limit}" for limit in guide.LIMITS))
     with right:

@@ -48,14 +48,17 @@ FORMULAS = (
     (
         "where B is the curvature of J (for networks the Gauss-Newton matrix, plus damping). Removing a row "
         "is e = −1. So a criterion C changes by",
-        r"\Delta C = -\tfrac{1}{n} \sum_j e_j\, \psi_j, \qquad "
+        r"\Delta C = -\tfrac{1}{n} \sum_j e_j\, \psi_j",
+    ),
+    (
+        "with psi of row j",
         r"\psi_j = \nabla C^{\top} B^{-1} \nabla \ell_j",
     ),
     (
         "PUMA (Wu, Hashemi and Srinivasa, AAAI 2022) gives the other rows small extra weights λ that undo "
         "what the change does to the held criteria, s. By default only harm is undone:",
-        r"\min_{0 \le \lambda \le \lambda_{\max}} \lVert S\,(\Psi \lambda - \max(s, 0)) \rVert^2 + "
-        r"\alpha_1 \lVert \lambda \rVert_1 + \alpha_2 \lVert \lambda \rVert^2",
+        r"\min_{0 \le \lambda \le \bar\lambda} \lVert S(\Psi \lambda - s_+) \rVert^2 + "
+        r"\alpha \lVert \lambda \rVert_1 + \beta \lVert \lambda \rVert^2",
     ),
     (
         "Then the held criteria are measured. Where one got worse than allowed, more is compensated, and at "
