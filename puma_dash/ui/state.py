@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from puma_dash.ui import SERVED
 from puma_dash.ui.text import DEMOS
-from puma_dash.workspace import drafts
+from puma_dash.workspace import drafts, lineage
 from puma_dash.workspace.drafts import Draft, History
 from puma_dash.workspace.index import Index
 from puma_dash.workspace.jobs import Jobs, JobState
@@ -55,6 +56,16 @@ def entry(key: str) -> Entry | None:
         return _entry(key)
     except LookupError:  # not remembered: it may be computed later
         return None
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _removed_before(version: int) -> np.ndarray:
+    return lineage.removed_before(ledger(), Store(home() / "cache"), version)
+
+
+def removed_before(here: Context) -> np.ndarray:
+    """Rows (r,), ascending, that the accepted patches up to this version removed."""
+    return np.empty(0, np.int64) if here.version is None else _removed_before(here.version)
 
 
 def sources() -> tuple[str, ...]:
