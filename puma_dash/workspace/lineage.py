@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from puma_dash.workspace.ledger import Ledger
-from puma_dash.workspace.store import Store
+if TYPE_CHECKING:
+    from puma_dash.workspace.ledger import Ledger
+    from puma_dash.workspace.store import Store
 
 
 def removed_before(ledger: Ledger, store: Store, version: int | None) -> np.ndarray:

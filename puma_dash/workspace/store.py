@@ -21,11 +21,9 @@ import safetensors.numpy
 
 Arrays = dict[str, np.ndarray]
 
-_TYPES = {"BOOL": "?", "C64": "<c8"} | {
-    f"{kind.upper()}{8 * size}": f"<{kind}{size}"
-    for kind in "iuf"
-    for size in (1, 2, 4, 8)
-    if kind + str(size) != "f1"
+_TYPES = {
+    **{"BOOL": "?", "I8": "i1", "U8": "u1", "C64": "<c8"},
+    **{f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iuf" for size in (2, 4, 8)},
 }
 """What safetensors calls a type -> what numpy calls it."""
 
