@@ -22,6 +22,7 @@ def main() -> None:
     here = ready(bootstrap("Explore"))
     st.title("Explore")
     st.caption(text.PSI_SENTENCE)
+    st.session_state["arriving"] = True
     workbench(here, Rows.of(here), here.draft().marked)
 
 
@@ -29,18 +30,19 @@ def main() -> None:
 def workbench(here: Context, rows: Rows, marked: int) -> None:
     """Everything that a gesture changes; a gesture reruns nothing else.
 
-    Numbers come before the map, which takes the browser longest, and the rows last.
+    After a gesture the count comes first and the map, which takes the browser longest, follows; on arrival
+    the map comes first, because the browser has to load what draws it.
     """
     draft = here.draft()
     if draft.marked != marked:
         st.rerun()  # the marks are told outside as well
     left, right = st.columns([2.1, 1], gap="medium")
-    with right:
-        tray(here, rows, draft)
-        st.divider()
-        forecast(here, rows, draft)
-    with left:
-        the_map(here, rows, draft)
+    parts = [(right, tray), (right, forecast), (left, the_map)]
+    if st.session_state.pop("arriving", False):
+        parts = parts[-1:] + parts[:-1]
+    for place, part in parts:
+        with place:
+            part(here, rows, draft)
     st.divider()
     details(here, rows, draft)
 

@@ -119,6 +119,11 @@ class Colouring:
     categories: list[str] | None = None
     title: str = "psi"
 
+    @property
+    def sequential(self) -> bool:
+        """Whether the values run from low to high, with no zero in between that means something."""
+        return self.criterion is None and self.categories is None
+
     def load(self) -> tuple[np.ndarray | None, list[str] | None, str]:
         """Values or codes (n,), their categories, title of the scale; no values where not computed."""
         if self.criterion is None:

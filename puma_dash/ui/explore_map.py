@@ -48,6 +48,12 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
             required=True,
             key="mode",
         )
+        if not colour.startswith("psi of "):
+            st.button(
+                "Colour by psi",
+                icon=":material/palette:",
+                on_click=lambda: st.session_state.update(colour=next(iter(colours))),
+            )
         zooming = zoom_buttons(label)
     xy, axes = rows.coordinates(label)
     if xy is None:
@@ -111,7 +117,8 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         relabelled=len(draft.relabel),
         gone=drawn.gone,
     )
-    read = text.READ_MAP_PSI if categories is None else text.READ_MAP_CATEGORIES
+    read = text.READ_MAP_CATEGORIES if categories is not None else text.READ_MAP_PSI
+    read = text.READ_MAP_SEQUENTIAL if chosen.sequential else read
     counts = f"{drawn.drawn:,} drawn, {len(draft.selection):,} selected of {rows.n:,} rows."
     answering = len(drawn.hover.x)
     if answering < drawn.drawn:
@@ -173,6 +180,7 @@ def _drawn(
         xy,
         color=values,
         categories=categories,
+        sequential=_chosen.sequential,
         color_title=title,
         gone=_rows.known(removed_before(_rows.here)),
         hover=lambda some: hover_texts(_rows, some),

@@ -16,6 +16,7 @@ from puma_dash.ui.style import (
     CATEGORICAL,
     DIVERGING,
     OTHERS,
+    SEQUENTIAL,
     floats,
     legend_key,
     plain,
@@ -25,6 +26,7 @@ from puma_dash.ui.style import (
 
 STEPS = 62  # of psi on each side of 0
 LEVELS = 2 * STEPS + 1
+BAR = {"thickness": 12, "outlinewidth": 0, "len": 0.85}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +69,39 @@ def psi_look(psi: ArrayLike, title: str) -> Look:
             "title": {"text": f"{plain(title, 24)}<br>&nbsp;"},
             "tickvals": floats([-limit, 0, limit]),
             "ticktext": [f"≤ −{limit:.2g}<br>harmful", "0", f"≥ {limit:.2g}<br>valuable"],
-            "thickness": 12,
-            "outlinewidth": 0,
-            "len": 0.85,
+            **BAR,
         },
     }
     return Look(level, np.abs(share) > 0.5, palette.astype(np.uint8), scale, [])
+
+
+def sequential_look(values: ArrayLike, title: str) -> Look:
+    """Returns the look of numbers from low to high, the higher the further on top; missing ones are grey."""
+    values = floats(values)
+    finite = np.isfinite(values)
+    low, high = np.percentile(values[finite], [1, 99]).tolist() if finite.any() else (0.0, 1.0)
+    share = np.where(finite, (np.clip(values, low, high) - low) / (high - low or 1.0), 0)
+    level = np.where(finite, 2 + np.rint(share * (LEVELS - 2)), 1).astype(np.uint8)
+
+    colors = np.array([rgb(color) for _, color in SEQUENTIAL])
+    along = np.linspace(0, 1, LEVELS - 1)
+    palette = np.stack([np.interp(along, [at for at, _ in SEQUENTIAL], part) for part in colors.T], axis=1)
+    palette = np.insert(palette, 0, rgb(OTHERS), axis=0).astype(np.uint8)
+    scale = {
+        "colorscale": SEQUENTIAL,
+        "cmin": low,
+        "cmax": high,
+        "showscale": True,
+        "colorbar": {
+            "title": {"text": f"{plain(title, 24)}<br>&nbsp;"},
+            "tickvals": floats([low, (low + high) / 2, high]),
+            "ticktext": [f"≤ {low:.3g}", f"{(low + high) / 2:.3g}", f"≥ {high:.3g}"],
+            **BAR,
+        },
+    }
+    missing = int((~finite).sum())
+    key = [legend_key(f"missing ({missing:,})", {"color": OTHERS, "size": 9})] if missing else []
+    return Look(level, np.zeros(len(values), bool), palette, scale, key)
 
 
 def category_look(codes: ArrayLike, categories: Sequence[str], xy: NDArray[np.float32]) -> Look:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
 from puma_dash.ui import raster
-from puma_dash.ui.look import LEVELS, Look, category_look, psi_look
+from puma_dash.ui.look import LEVELS, Look, category_look, psi_look, sequential_look
 from puma_dash.ui.style import (
     CLEAR,
     LASSO,
@@ -82,6 +82,7 @@ def backdrop(
     *,
     color: ArrayLike,
     categories: Sequence[str] | None = None,
+    sequential: bool = False,
     color_title: str = "psi",
     gone: Rows = NO_ROWS,
     hover: Callable[[Rows], Sequence[str]] | None = None,
@@ -95,13 +96,17 @@ def backdrop(
         xy: Coordinates (n, 2); rows that are not finite are not drawn.
         color: psi (n,), or codes (n,) into `categories`, negative for a missing value.
         categories: Labels of the codes; None if `color` is psi.
+        sequential: Whether `color` holds numbers (n,) from low to high rather than psi.
         color_title: What the colour means.
         gone: Rows that an earlier version removed; they are drawn grey, below all others.
         hover: What to say of some rows (m,), a text each.
         window: The part ((x0, x1), (y0, y1)) to show, ends in any order; None shows all rows.
     """
     xy = floats(xy).reshape(-1, 2)
-    look = psi_look(color, color_title) if categories is None else category_look(color, categories, xy)
+    if categories is not None:
+        look = category_look(color, categories, xy)
+    else:
+        look = (sequential_look if sequential else psi_look)(color, color_title)
     level = look.level + np.uint8(GONE)
     level[gone] = GONE
     edges = _all_rows(xy) if window is None else (_ends(*window[0]), _ends(*window[1]))
