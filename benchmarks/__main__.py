@@ -1,8 +1,8 @@
 """Runs the benchmarks, prints their tables and writes benchmarks/RESULTS.md.
 
 ``python -m benchmarks`` runs all parts, that with the peers where they are installed and that on forgetting
-where ``PUMA_DASH_TEST_DATA`` names a folder with MNIST; ``python -m benchmarks
-scoring peers`` runs these and leaves the rest of the file as it is.
+where ``PUMA_DASH_TEST_DATA`` names a folder with MNIST, that in the browser where a Chromium is found;
+``python -m benchmarks scoring peers`` runs these and leaves the rest of the file as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import puma_dash
-from benchmarks import forgetting, growth, patching, peers, retraining, scoring
+from benchmarks import browser, forgetting, growth, patching, peers, retraining, scoring
 from benchmarks.results import with_section
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -27,6 +27,7 @@ PARTS = {
     "retraining": retraining,
     "forgetting": forgetting,
     "growth": growth,
+    "browser": browser,
 }
 
 

@@ -99,6 +99,10 @@ class Rows:
         mask[rows[rows < self.n]] = True
         return mask
 
+    def known(self, rows: np.ndarray) -> np.ndarray:
+        """Those of ``rows``, ascending, that the project has."""
+        return rows[: np.searchsorted(rows, self.n)]
+
     def coordinates(self, label: str) -> tuple[np.ndarray | None, list[str]]:
         """Coordinates (n, 2) of that map and its axis titles; None where it has not been computed."""
         found = entry(self.here.index.embeddings.get(label, ""))
@@ -114,6 +118,11 @@ class Colouring:
     values: np.ndarray | None = None
     categories: list[str] | None = None
     title: str = "psi"
+
+    @property
+    def sequential(self) -> bool:
+        """Whether the values run from low to high, with no zero in between that means something."""
+        return self.criterion is None and self.categories is None
 
     def load(self) -> tuple[np.ndarray | None, list[str] | None, str]:
         """Values or codes (n,), their categories, title of the scale; no values where not computed."""
@@ -151,14 +160,14 @@ def forecast_now(rows: Rows, draft: Draft) -> float:
     return float(removed + upweighted)
 
 
-@st.cache_data(show_spinner=False, max_entries=8, hash_funcs={Rows: lambda rows: rows.key})
-def hover_texts(rows: Rows) -> list[str]:
-    """What to say of each row under the mouse."""
+def hover_texts(rows: Rows, some: np.ndarray) -> list[str]:
+    """What to say of each of ``some`` rows under the mouse."""
+    each = zip(
+        some, rows.target[some], rows.predicted[some], rows.confidence[some], rows.psi[some], strict=True
+    )
     return [
-        f"row {i}\nlabel {rows.classes[t]}, predicted {rows.classes[p]} ({c:.0%})\npsi {s:+.3f}"
-        for i, (t, p, c, s) in enumerate(
-            zip(rows.target, rows.predicted, rows.confidence, rows.psi, strict=True)
-        )
+        f"row {i:,}\nlabel {rows.classes[t]}, predicted {rows.classes[p]} ({c:.0%})\npsi {s:+.3f}"
+        for i, t, p, c, s in each
     ]
 
 

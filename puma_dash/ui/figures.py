@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from puma_dash.ui.map import DRAW_LIMIT, map_figure
+from puma_dash.ui.map import backdrop, map_figure
 from puma_dash.ui.raster import thumbnails
 from puma_dash.ui.style import (
     AFTER,
@@ -30,7 +30,7 @@ from puma_dash.ui.style import (
 )
 
 __all__ = [
-    "DRAW_LIMIT",
+    "backdrop",
     "class_figure",
     "histogram_figure",
     "map_figure",

@@ -35,6 +35,12 @@ def diamond(radius: int) -> Shape:
     return _where((ring <= radius) & (ring >= radius - 2), radius)
 
 
+def square(radius: int) -> Shape:
+    """Returns the pixels (k, 2) of the outline of a square about the origin, three pixels wide."""
+    dy, dx = _square(radius)
+    return _where(np.maximum(abs(dy), abs(dx)) >= radius - 2, radius)
+
+
 def grown(shape: Shape) -> Shape:
     """Returns a shape with all pixels at most two away."""
     return np.unique((shape[:, None] + disc(2)).reshape(-1, 2), axis=0)
@@ -62,13 +68,18 @@ def draw(
     line = ((top - y[seen]) * (height / (top - bottom))).astype(np.int32)
     np.minimum(column, width - 1, out=column)
     np.minimum(line, height - 1, out=line)
+    reach = int(abs(shape).max())
+    if len(seen) < width * height // 32:  # few rows: each is stamped, and not all pixels are looked at
+        stride = width + 2 * reach
+        around = (shape[:, 0] + reach) * stride + shape[:, 1] + reach
+        canvas = np.zeros((height + 2 * reach) * stride, dtype=np.uint8)
+        np.maximum.at(canvas, (line * stride + column)[:, None] + around, level[seen][:, None])
+        return canvas.reshape(-1, stride)[reach : reach + height, reach : reach + width].copy()
     points = np.zeros(height * width, dtype=np.uint8)
     np.maximum.at(points, line * width + column, level[seen])
-
-    reach = int(abs(shape).max())
     padded = np.pad(points.reshape(height, width), reach)
     picture = np.zeros((height, width), dtype=np.uint8)
-    for i, j in shape + reach:
+    for i, j in reach - shape:
         np.maximum(picture, padded[i : i + height, j : j + width], out=picture)
     return picture
 

@@ -11,33 +11,43 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from threading import Timer
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
 
 from puma_dash.ui import SERVED
 from puma_dash.ui.text import DEMOS
-from puma_dash.workspace import drafts
+from puma_dash.workspace import drafts, lineage
 from puma_dash.workspace.drafts import Draft, History
 from puma_dash.workspace.index import Index
 from puma_dash.workspace.jobs import Jobs, JobState
-from puma_dash.workspace.ledger import Ledger
 from puma_dash.workspace.store import Entry, Store, home
 
+if TYPE_CHECKING:
+    from puma_dash.workspace.ledger import Ledger
+
 DEMO_SOURCES = tuple(DEMOS)
+WARM_AFTER = 3.0
+"""Seconds after the first view at which the worker starts to import; a job starts it at once."""
 
 
 @st.cache_resource(show_spinner=False)
 def jobs() -> Jobs:
-    """The server's queue of background work, its worker already starting."""
+    """The server's queue of background work, its worker starting once the first view is through."""
     queue = Jobs(home() / "jobs")
-    queue.warm()
+    later = Timer(WARM_AFTER, queue.warm)
+    later.daemon = True
+    later.start()
     return queue
 
 
 @st.cache_resource(show_spinner=False)
 def ledger() -> Ledger:
     """The server's ledger."""
+    from puma_dash.workspace.ledger import Ledger  # a third of a second that a first view need not take
+
     return Ledger(home())
 
 
@@ -55,6 +65,16 @@ def entry(key: str) -> Entry | None:
         return _entry(key)
     except LookupError:  # not remembered: it may be computed later
         return None
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _removed_before(version: int) -> np.ndarray:
+    return lineage.removed_before(ledger(), Store(home() / "cache"), version)
+
+
+def removed_before(here: Context) -> np.ndarray:
+    """Rows (r,), ascending, that the accepted patches up to this version removed."""
+    return np.empty(0, np.int64) if here.version is None else _removed_before(here.version)
 
 
 def sources() -> tuple[str, ...]:

@@ -24,6 +24,10 @@ READ_MAP_CATEGORIES = (
     "Each dot is a training row, coloured by its category; where categories overlap, none hides another; "
     "draw around rows to select them."
 )
+READ_MAP_SEQUENTIAL = (
+    "Each dot is a training row, coloured from low to high; high values lie on top; "
+    "draw around rows to select them."
+)
 READ_RELIABILITY = (
     "On the dotted line confidence equals accuracy; below it the model is over-confident, above it "
     "under-confident. The bars count the rows behind each point: few rows, little evidence."
@@ -44,7 +48,14 @@ READ_CLASSES = "The ring is the rate before, the disc after; the longer the line
 
 
 def map_alt(
-    n: int, colored_by: str, *, selected: int | None = None, removed: int = 0, upweighted: int = 0
+    n: int,
+    colored_by: str,
+    *,
+    selected: int | None = None,
+    removed: int = 0,
+    upweighted: int = 0,
+    relabelled: int = 0,
+    gone: int = 0,
 ) -> str:
     """Returns the alternative text of the map."""
     parts = [f"Map of {n:,} training rows, coloured by {colored_by}"]
@@ -54,6 +65,10 @@ def map_alt(
         parts.append(f"{removed:,} marked for removal")
     if upweighted:
         parts.append(f"{upweighted:,} marked to count more")
+    if relabelled:
+        parts.append(f"{relabelled:,} marked to get another label")
+    if gone:
+        parts.append(f"{gone:,} removed before")
     return ", ".join(parts) + "."
 
 

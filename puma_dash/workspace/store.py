@@ -18,9 +18,14 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError, safe_open
 
 Arrays = dict[str, np.ndarray]
+
+_TYPES = {
+    **{"BOOL": "?", "I8": "i1", "U8": "u1", "C64": "<c8"},
+    **{f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iuf" for size in (2, 4, 8)},
+}
+"""What safetensors calls a type -> what numpy calls it."""
 
 
 def home() -> Path:
@@ -116,7 +121,7 @@ class Store:
             return _read(path)
         except FileNotFoundError:
             return None
-        except (SafetensorError, LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError):
             path.unlink(missing_ok=True)
             return None
 
@@ -156,13 +161,24 @@ def _plain(array: np.ndarray) -> np.ndarray:
 
 
 def _read(path: Path) -> Entry:
-    """The entry in a file, after checking it against its checksum."""
-    with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata()
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    """The entry in a file, after checking it against its checksum.
+
+    The arrays are mapped, not copied: they cost memory only where they are used, and the system can take it
+    back. What is written to them stays in this process.
+    """
+    content = np.asarray(np.memmap(path, np.uint8, "c"))
+    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    header = json.loads(content[8:start].tobytes())
+    metadata = header.pop("__metadata__")
+    arrays = {name: _mapped(content[start:], **found) for name, found in header.items()}
     if _checksum(arrays, metadata["info"]) != metadata["sha256"]:
         raise ValueError(f"{path} is damaged")
     return Entry(arrays, json.loads(metadata["info"]))
+
+
+def _mapped(content: np.ndarray, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
+    """The array in a part of the content of a safetensors file."""
+    return content[slice(*data_offsets)].view(_TYPES[dtype]).reshape(shape)
 
 
 def _replace(path: Path, content: bytes) -> None:

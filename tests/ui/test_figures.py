@@ -13,18 +13,18 @@ import pytest
 from PIL import Image
 
 from puma_dash.ui import figures, raster, style, text
+from puma_dash.ui import look as looks
 from puma_dash.ui import map as row_map
 from puma_dash.ui.figures import (
-    DRAW_LIMIT,
     class_figure,
     histogram_figure,
-    map_figure,
     predicted_measured_figure,
     psi_limits,
     reliability_figure,
     strength_figure,
     thumbnails,
 )
+from puma_dash.ui.map import SHARP_LIMIT
 
 HOSTILE = "<b>a</b> & #000012\n" + "x" * 200
 TITLES = {"title": "t", "x_title": "x", "y_title": "y"}
@@ -32,16 +32,16 @@ TITLES = {"title": "t", "x_title": "x", "y_title": "y"}
 
 @pytest.fixture
 def few():
-    """Positions (n, 2) and psi (n,) of rows that are drawn one by one."""
+    """Positions (n, 2) and psi (n,) of rows that all answer the mouse."""
     random = np.random.default_rng(0)
     return random.normal(size=(500, 2)), random.standard_t(3, 500) * 1e-3
 
 
 @pytest.fixture(scope="module")
 def many():
-    """Positions (n, 2) and psi (n,) of more rows than are drawn one by one."""
+    """Positions (n, 2) and psi (n,) of more rows than answer the mouse."""
     random = np.random.default_rng(1)
-    return random.normal(size=(DRAW_LIMIT + 1, 2)), random.standard_t(3, DRAW_LIMIT + 1) * 1e-3
+    return random.normal(size=(SHARP_LIMIT + 1, 2)), random.standard_t(3, SHARP_LIMIT + 1) * 1e-3
 
 
 def bins(count=(0, 2, 30, 400)):
@@ -57,20 +57,25 @@ def bins(count=(0, 2, 30, 400)):
     }
 
 
-def mask(n, *rows):
-    marked = np.zeros(n, dtype=bool)
-    marked[list(rows)] = True
-    return marked
+ALL = ("color", "categories", "sequential", "color_title", "gone", "hover", "window")
+
+
+def map_figure(xy, **given):
+    """The map of rows that are drawn for it; which rows are selected or marked as a mask or as numbers."""
+    given = {
+        k: np.flatnonzero(v) if getattr(v, "dtype", "") == np.dtype(bool) else v for k, v in given.items()
+    }
+    of_all = {name: given.pop(name) for name in ALL if name in given}
+    return row_map.map_figure(row_map.backdrop(xy, **of_all), **given)
 
 
 def every_figure():
     random = np.random.default_rng(2)
-    for n in (300, DRAW_LIMIT + 1):
+    for n in (300, SHARP_LIMIT + 1):
         xy, psi, codes = random.normal(size=(n, 2)), random.normal(size=n), random.integers(0, 3, n)
         marks = {"selected": psi > 1, "removed": psi < -2, "upweighted": psi > 2}
         titles = {"title": HOSTILE, "x_title": HOSTILE, "y_title": HOSTILE, "color_title": HOSTILE}
-        hover = [HOSTILE] * n if n <= DRAW_LIMIT else None
-        yield map_figure(xy, color=psi, **titles, **marks, hover=hover)
+        yield map_figure(xy, color=psi, **titles, **marks, hover=lambda some: [HOSTILE] * len(some))
         yield map_figure(xy, color=codes, categories=[HOSTILE, "b", "c"], **titles, **marks)
     yield reliability_figure(bins(), title=HOSTILE, n=432)
     yield reliability_figure(bins(), bins((1, 1, 20, 410)), title=HOSTILE, n=432)
@@ -94,9 +99,14 @@ def leaves(node):
         yield node
 
 
-def points(figure):
-    """The trace that holds the rows: the first."""
+def hovered(figure):
+    """The trace that answers the mouse: the first."""
     return figure.data[0]
+
+
+def handle(figure):
+    """The trace of the colour bar: the second."""
+    return figure.data[1]
 
 
 def pixels(figure):
@@ -171,7 +181,7 @@ def test_limits_are_symmetric_and_scale_with_psi(few):
     assert limit == pytest.approx(np.abs(np.percentile(psi, [1, 99])).max())
     assert psi_limits(-psi) == pytest.approx(limit)
     assert psi_limits(-7 * psi) == pytest.approx(7 * limit)
-    marker = points(map_figure(few[0], color=psi, **TITLES)).marker
+    marker = handle(map_figure(few[0], color=psi, **TITLES)).marker
     assert marker.cmin == -marker.cmax == pytest.approx(-limit, rel=1e-6)
 
 
@@ -186,110 +196,105 @@ def test_limits_of_odd_psi(psi, limit):
 # -------------------------------------------------------------------------------------------------- the map
 
 
+def test_no_lasso_selects_points_in_the_browser(few):
+    """Plotly sends what it selects back to the server: it must find nothing but the handle."""
+    xy, psi = few
+    figure = map_figure(xy, color=psi, selected=psi > 0, removed=np.array([3]), **TITLES)
+    selectable = [trace for trace in figure.data if "markers" in trace.mode and trace.x[0] is not None]
+    assert selectable == [handle(figure)]
+    assert len(handle(figure).x) == 1
+    assert {trace.type for trace in figure.data} == {"scatter"}
+
+
 def test_a_row_keeps_its_number_wherever_it_is_drawn(few):
     xy, psi = few
-    trace = points(map_figure(xy, color=psi, selected=psi > 0, **TITLES))
-    assert sorted(trace.customdata) == list(range(len(psi)))
-    np.testing.assert_array_equal(np.stack([trace.x, trace.y], 1), xy[trace.customdata].astype(np.float32))
-    np.testing.assert_array_equal(trace.marker.color, psi[trace.customdata].astype(np.float32))
+    trace = hovered(map_figure(xy, color=psi, selected=psi > 0, **TITLES))
+    assert trace.customdata.tolist() == list(range(len(psi)))
+    np.testing.assert_array_equal(np.stack([trace.x, trace.y], 1), xy.astype(np.float32))
 
 
-def test_points_show_the_same_whatever_the_order_of_rows(few):
-    xy, psi = few
-    order = np.random.default_rng(3).permutation(len(psi))
-    one = points(map_figure(xy, color=psi, selected=psi > 0, **TITLES))
-    other = points(map_figure(xy[order], color=psi[order], selected=psi[order] > 0, **TITLES))
-
-    def content(t):
-        rows = np.stack([t.x, t.y, t.marker.color, t.marker.size, t.marker.opacity], axis=1)
-        return sorted(map(tuple, rows.tolist()))
-
-    assert content(one) == content(other)
-
-
-def test_selected_rows_are_bright_and_last_and_extremes_are_last_and_large_among_them(few):
-    xy, psi = few
-    selected = np.abs(psi) < 5e-4
-    trace = points(map_figure(xy, color=psi, selected=selected, **TITLES))
-    drawn = selected[trace.customdata]
-    assert drawn.tolist() == sorted(drawn)
-    assert set(trace.marker.opacity[drawn]) == {np.float32(row_map.BRIGHT)}
-    assert set(trace.marker.opacity[~drawn]) == {np.float32(row_map.DIM)}
-    for group in (drawn, ~drawn):
-        size = np.minimum(np.abs(trace.marker.color[group]), psi_limits(psi))
-        step = psi_limits(psi) / row_map.STEPS
-        assert size[-1] > size.max() - step
-        assert (np.diff(size) > -step).all()
-        assert (np.diff(trace.marker.size[group]) > -0.1).all()
-
-
-def test_nothing_is_dimmed_without_a_selection(few):
-    xy, psi = few
-    assert points(map_figure(xy, color=psi, **TITLES)).marker.opacity == row_map.BRIGHT
-
-
-def test_marks_lie_on_top_and_are_counted_in_the_legend(few):
-    xy, psi = few
-    removed, upweighted = mask(500, 3, 4), mask(500, 5)
-    figure = map_figure(xy, color=psi, removed=removed, upweighted=upweighted, **TITLES)
-    names = [trace.name for trace in figure.data if trace.showlegend is not False]
-    assert names == ["marked remove (2)", "marked upweight (1)"]
-    np.testing.assert_array_equal(figure.data[1].x, xy[[3, 4], 0].astype(np.float32))
-    np.testing.assert_array_equal(figure.data[2].y, xy[[5], 1].astype(np.float32))
-    plain = map_figure(xy, color=psi, removed=mask(500), **TITLES)
-    assert len(plain.data) == 1
+def test_a_few_rows_of_many_answer_the_mouse_and_all_of_them_once_zoomed(many):
+    xy, psi = many
+    assert 1000 < len(hovered(map_figure(xy, color=psi, **TITLES)).x) <= row_map.HOVER_SAMPLE
+    window = ((0, 1), (-1, 0))
+    inside = (xy[:, 0] >= 0) & (xy[:, 0] <= 1) & (xy[:, 1] >= -1) & (xy[:, 1] <= 0)
+    drawn = row_map.backdrop(xy, color=psi, window=window)
+    assert drawn.drawn == inside.sum() == len(drawn.hover.x)
+    assert drawn.hover.customdata.tolist() == np.flatnonzero(inside).tolist()
 
 
 def test_hover_texts_go_to_their_rows_and_keep_their_lines(few):
     xy, psi = few
-    trace = points(map_figure(xy, color=psi, hover=[f"row {i}\n<i>" for i in range(500)], **TITLES))
-    assert list(trace.hovertext) == [f"row {i}<br>&lt;i&gt;" for i in trace.customdata]
+    figure = map_figure(xy, color=psi, hover=lambda some: [f"row {i}\n<i>" for i in some], **TITLES)
+    assert list(hovered(figure).hovertext) == [f"row {i}<br>&lt;i&gt;" for i in range(500)]
+
+
+def test_marks_are_counted_in_the_legend(few):
+    xy, psi = few
+    marks = {"removed": np.array([3, 4]), "upweighted": np.array([5]), "relabelled": np.array([6, 7, 8])}
+    figure = map_figure(xy, color=psi, gone=np.array([9]), **marks, **TITLES)
+    names = [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert names == ["marked remove (2)", "marked up-weight (1)", "marked relabel (3)", "removed before (1)"]
+    assert len(map_figure(xy, color=psi, removed=np.empty(0, int), **TITLES).data) == 2
 
 
 def test_categories_have_their_colours_and_are_counted():
     codes = np.repeat([0, 1, 2], [50, 5, 20])
-    figure = map_figure(
-        np.random.default_rng(0).normal(size=(75, 2)), color=codes, categories="abc", **TITLES
-    )
-    assert [trace.name for trace in figure.data[1:]] == ["a (50)", "b (5)", "c (20)"]
-    assert [trace.marker.color for trace in figure.data[1:]] == list(style.CATEGORICAL[:3])
-    assert points(figure).marker.color.dtype == np.uint8
-    assert sorted(points(figure).marker.color) == sorted(codes)
+    xy = np.random.default_rng(0).normal(size=(75, 2))
+    figure = map_figure(xy, color=codes, categories="abc", **TITLES)
+    assert [trace.name for trace in figure.data[2:]] == ["a (50)", "b (5)", "c (20)"]
+    assert [trace.marker.color for trace in figure.data[2:]] == list(style.CATEGORICAL[:3])
+    shown = {tuple(color) for color in colors_at(figure, xy)[:, :3].tolist()}
+    assert shown == {style.rgb(color) for color in style.CATEGORICAL[:3]}
 
 
-@pytest.mark.parametrize("n", [8000, 2 * DRAW_LIMIT])
+@pytest.mark.parametrize("n", [4000, 40_000])
 def test_where_categories_overlap_none_hides_another(n):
     random = np.random.default_rng(0)
     codes = np.repeat([0, 1, 2], [n * 55 // 100, n * 44 // 100, n // 100])
     figure = map_figure(random.normal(size=(n, 2)), color=codes, categories="abc", **TITLES)
-    if n <= DRAW_LIMIT:
-        place = [np.flatnonzero(points(figure).marker.color == code).mean() / n for code in range(3)]
-        assert abs(place[0] - place[1]) < 0.1
-        assert place[2] > 0.9
-    else:
-        colors = [style.rgb(color) for color in style.CATEGORICAL[:3]]
-        shown = [(pixels(figure)[..., :3] == color).all(axis=2).sum() for color in colors]
-        assert 0.8 < shown[0] / shown[1] < 1.25
-        assert shown[2] / shown[0] > 2 / 55
+    colors = [style.rgb(color) for color in style.CATEGORICAL[:3]]
+    shown = [(pixels(figure)[..., :3] == color).all(axis=2).sum() for color in colors]
+    assert 0.8 < shown[0] / shown[1] < 1.25
+    assert shown[2] / shown[0] > 1.5 / 55
+
+
+def test_the_higher_number_lies_on_top_in_the_colour_of_the_scale():
+    look = looks.sequential_look(np.linspace(3, 5, 1001), "age")
+    assert (np.diff(look.level.astype(int)) >= 0).all()
+    assert (look.level.min(), look.level.max()) == (2, looks.LEVELS)
+    ends = look.palette[[1, looks.LEVELS - 1]].tolist()
+    assert ends == [list(style.rgb(color)) for _, color in (style.SEQUENTIAL[0], style.SEQUENTIAL[-1])]
+    assert look.scale["colorbar"]["ticktext"] == ["≤ 3.02", "4", "≥ 4.98"]
+
+
+def test_missing_numbers_are_grey_below_all_others_and_counted():
+    look = looks.sequential_look(np.array([1.0, np.nan, 2.0, np.inf]), "age")
+    assert look.level[[1, 3]].tolist() == [1, 1]
+    assert look.palette[0].tolist() == list(style.rgb(style.OTHERS))
+    assert [trace.name for trace in look.key] == ["missing (2)"]
+    for values in (np.ones(5), np.full(5, np.nan)):
+        marker = handle(map_figure(np.zeros((5, 2)), color=values, sequential=True, **TITLES)).marker
+        assert marker.cmin <= marker.cmax
 
 
 def test_the_least_frequent_of_many_categories_and_missing_ones_are_grey():
     codes = np.concatenate([np.repeat(np.arange(14), np.arange(14, 0, -1)), [-1]])
     labels = [f"c{i}" for i in range(14)]
     figure = map_figure(np.zeros((len(codes), 2)), color=codes, categories=labels, **TITLES)
-    names = [trace.name for trace in figure.data[1:]]
+    names = [trace.name for trace in figure.data[2:]]
     assert names[:2] == ["c0 (14)", "c1 (13)"]
     assert names[10:] == ["others (11)"]
     assert figure.data[-1].marker.color == style.OTHERS
 
     figure = map_figure(np.zeros((3, 2)), color=[0, -1, 0], categories=["a"], **TITLES)
-    assert [trace.name for trace in figure.data[1:]] == ["a (2)", "missing (1)"]
+    assert [trace.name for trace in figure.data[2:]] == ["a (2)", "missing (1)"]
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, DRAW_LIMIT + 1])
+@pytest.mark.parametrize("n", [0, 1, 2, SHARP_LIMIT + 1])
 def test_a_map_without_extent_or_without_finite_rows_is_still_a_map(n):
     for xy in (np.zeros((n, 2)), np.full((n, 2), np.nan)):
-        figure = map_figure(xy, color=np.full(n, np.nan), removed=np.ones(n, dtype=bool), **TITLES)
+        figure = map_figure(xy, color=np.full(n, np.nan), removed=np.arange(n), **TITLES)
         (left, right), (bottom, top) = figure.layout.xaxis.range, figure.layout.yaxis.range
         assert left < right
         assert bottom < top
@@ -299,21 +304,24 @@ def test_a_map_without_extent_or_without_finite_rows_is_still_a_map(n):
 # ---------------------------------------------------------------------------------------------- the picture
 
 
-def test_above_the_limit_the_rows_become_a_picture_and_one_invisible_point(many):
-    xy, psi = many
-    figure = map_figure(xy, color=psi, removed=mask(len(psi), 1), **TITLES)
-    handle, key = figure.data
-    assert len(handle.x) == 1
-    assert handle.marker.opacity == 0
-    assert handle.marker.showscale
-    assert key.name == "marked remove (1)"
-    assert list(key.x) == [None]
+@pytest.mark.parametrize("n", [500, SHARP_LIMIT + 1])
+def test_the_picture_fits_its_axes_and_a_handle_makes_it_a_chart(many, n):
+    xy, psi = many[0][:n], many[1][:n]
+    figure = map_figure(xy, color=psi, removed=np.array([1]), **TITLES)
+    assert handle(figure).marker.opacity == 0
+    assert handle(figure).marker.showscale
     image = figure.layout.images[0]
     assert (image.x, image.x + image.sizex) == pytest.approx(figure.layout.xaxis.range)
     assert (image.y - image.sizey, image.y) == pytest.approx(figure.layout.yaxis.range)
-    assert pixels(figure).shape == (*row_map.PICTURE[::-1], 4)
+    size = row_map.PICTURE if n > SHARP_LIMIT else row_map.SHARP_PICTURE
+    assert pixels(figure).shape == (*size[::-1], 4)
     assert len(figure.to_json()) < 600_000
-    assert not map_figure(xy[:-1], color=psi[:-1], **TITLES).layout.images
+
+
+@pytest.mark.parametrize("n", [500, SHARP_LIMIT + 1])
+def test_every_row_is_drawn_where_it_is(many, n):
+    xy, psi = many[0][:n], many[1][:n]
+    assert colors_at(map_figure(xy, color=psi, **TITLES), xy)[:, 3].all()
 
 
 def test_the_picture_is_the_same_whatever_the_order_of_rows(many):
@@ -335,7 +343,7 @@ def test_the_picture_is_the_same_whatever_the_order_of_rows(many):
 
 def crowd(*rows):
     """More rows than are drawn: all at the origin with psi 0, but for the (x, y, psi) given."""
-    xy, psi = np.zeros((DRAW_LIMIT + 1, 2)), np.zeros(DRAW_LIMIT + 1)
+    xy, psi = np.zeros((SHARP_LIMIT + 1, 2)), np.zeros(SHARP_LIMIT + 1)
     for i, (x, y, value) in enumerate(rows):
         xy[i], psi[i] = (x, y), value
     return xy, psi
@@ -352,7 +360,7 @@ def test_the_extreme_row_wins_a_pixel_and_colours_mean_what_the_bar_says():
 
 def test_selected_rows_are_bright_in_the_picture_even_where_dimmed_rows_are_more_extreme():
     xy, psi = crowd((1, 1, -5), (1, 1, 0.5), (-1, 1, 5), (-1, -1, 0))
-    figure = map_figure(xy, color=psi, selected=mask(len(psi), 1), **TITLES)
+    figure = map_figure(xy, color=psi, selected=np.array([1]), **TITLES)
     bright, dim = colors_at(figure, [(1, 1), (-1, 1)])
     assert bright[3] == round(255 * row_map.BRIGHT)
     assert tuple(bright[:3]) != style.rgb(style.HARMFUL)
@@ -364,9 +372,9 @@ def test_marks_are_visible_in_the_picture():
     figure = map_figure(
         xy,
         color=psi,
-        selected=mask(len(psi), 2),
-        removed=mask(len(psi), 0),
-        upweighted=mask(len(psi), 1),
+        selected=np.array([2]),
+        removed=np.array([0]),
+        upweighted=np.array([1]),
         **TITLES,
     )
     assert colors_at(figure, [(1, 1)]).tolist() == [[*style.rgb(style.REMOVED), 255]]
@@ -374,23 +382,42 @@ def test_marks_are_visible_in_the_picture():
     assert (picture == (*style.rgb(style.UPWEIGHTED), 255)).all(axis=2).sum() > 20
 
 
+def test_rows_removed_before_are_grey_and_below_all_others():
+    xy, psi = crowd((1, 1, -5), (-1, 1, 5), (-1, 1, 0), (-1, -1, 0))
+    gone, covered = colors_at(map_figure(xy, color=psi, gone=np.array([0, 1]), **TITLES), [(1, 1), (-1, 1)])
+    assert tuple(gone) == (*style.rgb(style.OTHERS), round(255 * row_map.GONE_BRIGHT))
+    assert tuple(covered) == (*style.rgb(style.NEUTRAL), round(255 * row_map.BRIGHT))
+    chosen = map_figure(xy, color=psi, gone=np.array([0, 1]), selected=np.array([2]), **TITLES)
+    assert colors_at(chosen, [(1, 1)])[0, 3] == round(255 * row_map.GONE_DIM)
+
+
+def test_what_is_drawn_once_serves_every_selection(many):
+    xy, psi = many
+    drawn = row_map.backdrop(xy, color=psi)
+    for selected in (None, np.flatnonzero(psi > 0), np.array([], int), np.array([7])):
+        figure = row_map.map_figure(drawn, selected=selected, removed=np.array([1, 2]), **TITLES)
+        anew = map_figure(xy, color=psi, selected=selected, removed=np.array([1, 2]), **TITLES)
+        np.testing.assert_array_equal(pixels(figure), pixels(anew))
+
+
 def test_a_window_is_drawn_at_full_resolution_whichever_way_it_is_given(many):
     xy, psi = many
-    figure = map_figure(xy, color=psi, ranges=((0, 1), (0, 1)), **TITLES)
+    figure = map_figure(xy, color=psi, window=((0, 1), (0, 1)), **TITLES)
     assert figure.layout.xaxis.range == (0, 1)
-    flipped = map_figure(xy, color=psi, ranges=((1, 0), (1, 0)), **TITLES)
+    flipped = map_figure(xy, color=psi, window=((1, 0), (1, 0)), **TITLES)
     np.testing.assert_array_equal(pixels(figure), pixels(flipped))
     inside = np.flatnonzero(((xy > 0.1) & (xy < 0.9)).all(axis=1))
     assert colors_at(figure, xy[inside])[:, 3].all()
-    nowhere = map_figure(xy, color=psi, ranges=((50, 51), (50, 51)), **TITLES)
+    nowhere = map_figure(xy, color=psi, window=((50, 51), (50, 51)), **TITLES)
     assert not pixels(nowhere)[..., 3].any()
 
 
-def test_drawing_agrees_with_a_loop_over_rows():
+@pytest.mark.parametrize("n", [10, 200])
+@pytest.mark.parametrize("shape", [raster.disc(2), raster.disc(3)[:20]])
+def test_drawing_agrees_with_a_loop_over_rows(n, shape):
     random = np.random.default_rng(5)
-    x, y = random.uniform(-0.2, 1.2, (2, 200)).astype(np.float32)
-    level = random.integers(1, 255, 200).astype(np.uint8)
-    shape = raster.disc(2)
+    x, y = random.uniform(-0.2, 1.2, (2, n)).astype(np.float32)
+    level = random.integers(1, 255, n).astype(np.uint8)
     expected = np.zeros((20, 30), dtype=np.uint8)
     for column, line, value in zip(np.floor(x * 30), np.floor((1 - y) * 20), level, strict=True):
         if 0 <= column < 30 and 0 <= line < 20:
@@ -402,7 +429,8 @@ def test_drawing_agrees_with_a_loop_over_rows():
 
 
 @pytest.mark.parametrize(
-    "shape", [raster.disc(3), raster.cross(4), raster.diamond(4), raster.grown(raster.disc(1))]
+    "shape",
+    [raster.disc(3), raster.cross(4), raster.diamond(4), raster.square(4), raster.grown(raster.disc(1))],
 )
 def test_shapes_are_centred_and_hold_no_pixel_twice(shape):
     assert len(np.unique(shape, axis=0)) == len(shape)
