@@ -137,6 +137,45 @@ def test_a_box_selects_on_the_server_and_modes_combine(open_page, prepared):
     assert now().selection.tolist() == np.flatnonzero((x >= 0) & (x < 1)).tolist()
 
 
+def spec(at, chart=0):
+    """A chart as the browser gets it."""
+    return json.loads(at.get("plotly_chart")[chart].proto.spec)
+
+
+def test_a_box_is_zoomed_into_instead_of_selected_when_asked_and_left_again(open_page, prepared):
+    keep(Draft(selection=(1, 2, 3)))
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    whole = spec(at)["layout"]
+    assert "600 drawn, 3 selected of 600 rows" in texts(at)
+    button(at, "Zoom to box").click().run()
+    assert spec(at)["layout"]["dragmode"] == "select"
+    draw(at, box=[{"x": [1, -1], "y": [0, 2]}])
+    zoomed = spec(at)["layout"]
+    assert (zoomed["xaxis"]["range"], zoomed["yaxis"]["range"]) == ([-1, 1], [0, 2])
+    assert zoomed["dragmode"] == "lasso"
+    name = Index.of(home(), "radial", None).embeddings["own columns"]
+    x, y = Store(home() / "cache").load(name).arrays["xy"].T
+    inside = ((abs(x) <= 1) & (y >= 0) & (y <= 2)).sum()
+    assert 0 < inside < 600
+    assert f"{inside:,} drawn, 3 selected of 600 rows" in texts(at)
+    assert now().selection.tolist() == [1, 2, 3]
+    draw(at, box=[{"x": [-1, 1], "y": [0, 2]}])  # the next one selects again, and the window stays
+    assert len(now().selection) == inside
+    assert spec(at)["layout"]["xaxis"]["range"] == [-1, 1]
+    button(at, "Reset zoom").click().run()
+    assert spec(at)["layout"]["xaxis"]["range"] == whole["xaxis"]["range"]
+    assert "Reset zoom" not in [b.label for b in at.button]
+
+
+def test_psi_is_one_click_away_from_any_other_colour(open_page, prepared):
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    assert "Colour by psi" not in [b.label for b in at.button]
+    at.selectbox(key="colour").set_value("label").run()
+    button(at, "Colour by psi").click().run()
+    assert at.selectbox(key="colour").value == "psi of cross-entropy"
+    assert spec(at)["layout"]["title"]["text"].endswith("psi of cross-entropy")
+
+
 @pytest.mark.parametrize("colour", ["label", "prediction", "fit", "cluster"])
 def test_the_map_can_be_coloured_by_anything_known(open_page, prepared, colour):
     at = open_page(EXPLORE, project="radial", draft=DRAFT)
@@ -253,6 +292,8 @@ def test_accepted_versions_can_be_found_again(open_page, prepared, psi):
     at = open_page(EXPLORE, project="radial", version=str(made["version"]))
     assert not at.exception
     assert f"version {made['version']}" in texts(at)
+    names = [trace.get("name") for trace in spec(at)["data"]]
+    assert "removed before (10)" in names
 
 
 def test_a_failed_patch_keeps_the_draft(open_page, prepared, jobs):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from puma_dash.ui.gesture import MODES, combine, is_empty_gesture, rows_inside
+from puma_dash.ui.gesture import MODES, combine, extent, is_empty_gesture, rows_inside
 
 GRID = np.arange(-10, 10.25, 0.25)
 X, Y = (axis.ravel() for axis in np.meshgrid(GRID, GRID))
@@ -149,3 +149,11 @@ def test_combining_is_set_algebra(current, gesture):
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="replace, add, subtract, intersect but got 'toggle'"):
         combine([], [1], "toggle")
+
+
+def test_the_extent_holds_all_outlines_and_has_an_area():
+    assert extent(box((3, -1), (5, 2))) == ((-1, 3), (2, 5))
+    both = {"box": [{"x": [0, 1], "y": [0, 1]}], "lasso": [{"x": [0, 4, 2], "y": [-3, 0, 0]}]}
+    assert extent(both) == ((0, 4), (-3, 1))
+    for flat in (box((1, 1), (0, 2)), lasso([(0, 5), (1, 5), (2, 5)]), {"box": [{"x": [0]}]}, {}):
+        assert extent(flat) is None

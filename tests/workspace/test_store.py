@@ -186,6 +186,30 @@ def test_fetch_computes_only_on_a_miss(store):
     assert computed == [1]
 
 
+def test_arrays_are_mapped_and_what_is_written_to_them_stays_in_the_process(store):
+    name = key("mapped")
+    store.save(name, {"a": np.arange(1000.0), "b": np.zeros(3, np.uint8)}, {})
+    content = file_of(store, name).read_bytes()
+    loaded = store.load(name).arrays
+    for array in loaded.values():
+        base = array
+        while isinstance(base, np.ndarray):
+            owner, base = base, base.base
+        assert isinstance(owner, np.memmap)
+        array[:] = 7
+    assert file_of(store, name).read_bytes() == content
+    assert store.load(name).arrays["a"][3] == 3
+
+
+def test_an_entry_stays_readable_after_it_is_written_anew_and_removed(store):
+    name = key("replaced")
+    store.save(name, {"a": np.arange(100_000)}, {})
+    loaded = store.load(name).arrays["a"]
+    store.save(name, {"a": np.zeros(5)}, {})
+    file_of(store, name).unlink()
+    np.testing.assert_array_equal(loaded, np.arange(100_000))
+
+
 def test_truncated_entry_is_a_miss(store):
     name = key("truncated")
     store.save(name, ARRAYS, INFO)
