@@ -18,7 +18,7 @@ from puma_dash.core.curvature.base import (
     indefinite,
 )
 from puma_dash.core.curvature.costs import PRODUCT, RECORDED, Costs
-from puma_dash.core.curvature.damping import settle_damping
+from puma_dash.core.curvature.damping import damping_field, settle_damping
 from puma_dash.core.curvature.krylov import Block, conjugate_gradient
 from puma_dash.core.curvature.sample_space import (
     SampleSpace,
@@ -27,7 +27,7 @@ from puma_dash.core.curvature.sample_space import (
     usual_count,
 )
 from puma_dash.core.curvature.sampling import sample_rows
-from puma_dash.core.registry import Described
+from puma_dash.core.registry import Described, seed_field
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ class ConjugateGradient(Described):
     label = "conjugate gradient"
     reference = "Martens (2010), Deep learning via Hessian-free optimization"
 
-    damping: float | str = field(
-        default="auto", metadata={"help": "Added to the diagonal of B, in units of curvature."}
-    )
+    damping: float | str = damping_field()
     rows: int | None = field(
         default=None,
         metadata={"help": "Training rows drawn to make up the curvature; empty for all.", "min": 1},
@@ -86,7 +84,7 @@ class ConjugateGradient(Described):
     matrix: str = field(
         default="ggn", metadata={"help": "Gauss-Newton or exact Hessian.", "choices": "ggn hessian"}
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the drawn rows."})
+    seed: int = seed_field("the drawn rows")
 
     def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
         """The inverse of B at ``theta``; the preconditioner, of theta_org, is factored here or before.
