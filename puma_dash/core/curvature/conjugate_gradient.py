@@ -93,8 +93,8 @@ class ConjugateGradient(Described):
             ProjectError: no such number of rows, or (when solving) negative curvature.
         """
         self._check_rows(engine)
-        damping = settle_damping(engine, self.damping)
         begin = time.perf_counter()
+        damping = settle_damping(engine, self.damping)
         system = System(self, engine, theta, damping)
         described = facts(engine, self.label, self.matrix, damping, system.rows)
         described["preconditioner_rows"] = len(system.precondition.rows) if system.precondition else 0
