@@ -115,6 +115,9 @@ def value(
 
     Returns:
         Scores (n,) float64 with their provenance. psi_j / n is the change of the criterion on removing row j.
+        ``diagnostics["seconds"]`` is what computing the scores took. For psi that is also so where an earlier
+        call has done it, maybe for several ``criteria`` at once; what B took, once for all questions, is told
+        apart as ``factor_seconds``.
     """
     engine = engine_of(project, device, progress, cancel, parameters)
     chosen, target = resolve_valuation(method), resolve_criterion(criterion)
@@ -141,7 +144,8 @@ def values(
 ) -> dict[str, Valuation]:
     """psi of several criteria by name, for one block solve and one pass over the training rows.
 
-    Arguments, unit and sign as in ``value``, which then finds them done.
+    Arguments, unit and sign as in ``value``, which then finds them done; the ``seconds`` in the diagnostics
+    are those of all the criteria together.
     """
     engine = engine_of(project, device, progress, cancel, parameters)
     targets = [resolve_criterion(criterion) for criterion in criteria]

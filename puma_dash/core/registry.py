@@ -2,37 +2,89 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import math
+import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
 
 from puma_dash.core.types import ProjectError
+
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text", type(None): "None"}
+"""What a field may hold, in words."""
 
 
 class Described:
     """A frozen dataclass whose fields say what they take; anything else is refused when it is made.
 
-    The metadata of a field are ``help``, ``min``, ``max`` and ``choices`` (words in one string).
+    A field takes what its annotation says, within what its metadata say: ``min`` and ``max`` of numbers,
+    which are finite anyway, and the ``choices`` of text (words in one string). ``help`` is for people.
+    Numbers of numpy become plain ones, and whole ones floats where floats are due, so that equal settings
+    have equal names. Fields of other kinds (tuples) are left to the class.
     """
 
     def __post_init__(self) -> None:
-        """Checks the fields.
+        """Checks the fields and brings them into one form.
 
         Raises:
-            ProjectError: a value is outside its range or not among its choices.
+            ProjectError: a value is of another kind, outside its range or not among its choices.
         """
+        of = _kinds(type(self))  # type: ignore[arg-type]
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
-            value, told = getattr(self, entry.name), entry.metadata
-            if "choices" in told and value not in told["choices"].split():
-                words = ", ".join(told["choices"].split())
-                raise ProjectError(f"expected {entry.name} to be one of {words}, but got {value!r}.")
-            if type(entry.default) is int and isinstance(value, float):
-                raise ProjectError(f"expected {entry.name} to be a whole number, but got {value!r}.")
-            if {"min", "max"} & set(told) and isinstance(value, int | float):
-                low, high = told.get("min", -float("inf")), told.get("max", float("inf"))
-                if not low <= value <= high:
-                    range_ = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-                    raise ProjectError(f"expected {entry.name} {range_}, but got {value!r}.")
+            kinds = of[entry.name]
+            if not set(kinds) <= set(KINDS):
+                continue
+            value = given = getattr(self, entry.name)
+            if isinstance(value, np.generic):
+                value = value.item()
+            if type(value) is int and float in kinds and int not in kinds:
+                with contextlib.suppress(OverflowError):
+                    value = float(value)
+            if not _fits(value, kinds, entry):
+                raise ProjectError(
+                    f"expected {entry.name} to be {_described(kinds, entry)}, but got {given!r}."
+                )
+            object.__setattr__(self, entry.name, value)
+
+
+@functools.cache
+def _kinds(described: type) -> dict[str, tuple[Any, ...]]:
+    """Field -> the types that its annotation names."""
+    hints = get_type_hints(described)
+    return {name: get_args(h) if isinstance(h, types.UnionType) else (h,) for name, h in hints.items()}
+
+
+def _fits(value: Any, kinds: tuple[Any, ...], entry: dataclasses.Field) -> bool:
+    """Whether a plain value is of one of ``kinds``, in the range and among the choices of the field."""
+    if type(value) not in kinds:
+        return False
+    told = entry.metadata
+    if type(value) in (int, float):
+        return abs(value) < math.inf and told.get("min", value) <= value <= told.get("max", value)
+    return type(value) is not str or "choices" not in told or value in told["choices"].split()
+
+
+def _described(kinds: tuple[Any, ...], entry: dataclasses.Field) -> str:
+    """What the field takes, in words."""
+    told, words = entry.metadata, list[str]()
+    for kind in kinds:
+        span = ""
+        if kind in (int, float) and "min" in told:
+            low, high = f"{told['min']:.10g}", f"{told.get('max', 0):.10g}"
+            span = f" from {low} to {high}" if "max" in told else f" of at least {low}"
+        choices = told["choices"].split() if kind is str and "choices" in told else ()
+        words += choices or [KINDS[kind] + span]
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def seed_field(of: str) -> Any:
+    """The field that seeds ``of``: what every generator takes."""
+    told = {"help": f"Seed of {of}.", "min": 0, "max": 2**32 - 1}
+    return dataclasses.field(default=0, metadata=told)
 
 
 def resolve(registry: Mapping[str, Any], value: Any, kind: str) -> Any:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from puma_dash.core.objective import as_model_input
+from puma_dash.core.objective import Loss, as_model_input
+from puma_dash.core.registry import Described
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
-    from puma_dash.core.objective import Loss
     from puma_dash.core.types import Split
 
 
 @dataclass(frozen=True)
-class AdamRecipe:
+class AdamRecipe(Described):
     """Mini-batch Adam with a cosine schedule on J = (1/n) sum_i w_i l_i + (wd/2) |theta|^2.
 
     Rows of weight 0 are never drawn, and the mean keeps the factor 1/n of training on all rows.
@@ -29,9 +29,9 @@ class AdamRecipe:
     reference = "Kingma & Ba (2015), Adam: a method for stochastic optimization"
 
     loss: Loss
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate."})
-    epochs: int = field(default=60, metadata={"help": "Passes over the rows."})
-    batch_size: int = field(default=128, metadata={"help": "Rows per step."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate.", "min": 0.0})
+    epochs: int = field(default=60, metadata={"help": "Passes over the rows.", "min": 1})
+    batch_size: int = field(default=128, metadata={"help": "Rows per step.", "min": 1})
 
     def __call__(
         self,

@@ -380,9 +380,9 @@ def _join(left: str, word: str, right: str) -> str:
 def row_array(rows: Any) -> np.ndarray:
     """Sorted unique row numbers (k,), from numbers in any order or a bool mask of all rows."""
     array = np.asarray(rows.rows if isinstance(rows, Selection) else rows)
-    if array.dtype == bool:
+    if array.dtype == bool and array.ndim == 1:
         return np.flatnonzero(array)
-    whole = array.astype(np.int64) if array.dtype.kind in "iuf" else None
+    whole = array.astype(np.int64) if array.dtype.kind in "iuf" and array.ndim == 1 else None
     if whole is None or not np.array_equal(whole, array):
         raise ProjectError(f"expected whole row numbers, but got {listing(array.ravel().tolist())}.")
     return np.unique(whole)

@@ -60,7 +60,7 @@ def test_a_model_without_a_linear_layer_is_mapped_by_its_inputs():
 
 
 def test_an_unknown_space_is_refused(engine):
-    with pytest.raises(puma.ProjectError, match="penultimate, inputs"):
+    with pytest.raises(puma.ProjectError, match="penultimate or inputs"):
         PCA(space="elsewhere")(engine)
 
 

@@ -184,19 +184,34 @@ CALLS = {
     "something else as a curvature": (lambda: value(curvature=3.0), "a curvature"),
     "a device that is not there": (lambda: value(device="cuda:77"), "device of this machine"),
     "a device of no kind": (lambda: value(device="quantum"), "device of this machine"),
-    "damping negative": (lambda: value(curvature=puma.Dense(damping=-0.1)), "damping >= 0"),
-    "damping not a number": (lambda: value(curvature=puma.Dense(damping=float("nan"))), "damping >= 0"),
-    "damping in words": (lambda: value(curvature=puma.ConjugateGradient(damping="some")), "damping >= 0"),
-    "an unknown matrix": (lambda: value(curvature=puma.Dense(matrix="fisher")), "ggn, hessian"),
-    "a LiSSA scale of 0": (lambda: value(curvature=puma.LiSSA(scale=0.0)), 'scale > 0 or "auto"'),
-    "a LiSSA scale in words": (lambda: value(curvature=puma.LiSSA(scale="large")), 'scale > 0 or "auto"'),
+    "damping negative": (
+        lambda: value(curvature=puma.Dense(damping=-0.1)),
+        "damping to be a number of at least 0 or auto",
+    ),
+    "damping not a number": (
+        lambda: value(curvature=puma.Dense(damping=float("nan"))),
+        "damping to be a number of at least 0 or auto",
+    ),
+    "damping in words": (
+        lambda: value(curvature=puma.ConjugateGradient(damping="some")),
+        "damping to be a number of at least 0 or auto",
+    ),
+    "an unknown matrix": (lambda: value(curvature=puma.Dense(matrix="fisher")), "ggn or hessian"),
+    "a LiSSA scale of 0": (
+        lambda: value(curvature=puma.LiSSA(scale=0.0)),
+        "scale to be a number of at least 1e-12 or auto",
+    ),
+    "a LiSSA scale in words": (
+        lambda: value(curvature=puma.LiSSA(scale="large")),
+        "scale to be a number of at least 1e-12 or auto",
+    ),
     "an estimate of too large a sample": (
         lambda: puma.estimate(SOFTMAX.project(), puma.ConjugateGradient(rows=23)),
         "1 to 22 curvature rows",
     ),
     "no curvature rows": (
         lambda: value(curvature=puma.ConjugateGradient(rows=0)),
-        "expected rows at least 1",
+        "rows to be a whole number of at least 1 or None",
     ),
     "too many curvature rows": (
         lambda: value(curvature=puma.ConjugateGradient(rows=23)),
@@ -209,10 +224,12 @@ CALLS = {
     "a criterion row out of range": (lambda: value(criterion=puma.Brier(rows=(3, 15))), "rows 0 to 14"),
     "a negative criterion row": (lambda: value(criterion=puma.Brier(rows=(-1,))), "rows 0 to 14"),
     "no criterion rows": (lambda: value(criterion=puma.Brier(rows=())), "at least one row"),
+    "a number for criterion rows": (lambda: value(criterion=puma.Brier(rows=3)), "whole row numbers"),
+    "a table of criterion rows": (lambda: value(criterion=puma.Brier(rows=[[1, 2]])), "whole row numbers"),
     "a fractional criterion row": (lambda: value(criterion=puma.Brier(rows=(1.5,))), "whole row numbers"),
     "a criterion on no split": (
         lambda: value(criterion=puma.Brier(split="holdout")),
-        "train, validation, test",
+        "train, validation or test",
     ),
     "a criterion on a missing split": (lambda: value(criterion=puma.Brier(split="test")), "test split"),
     "cross-entropy of a regression": (lambda: value(like=REGRESSION), "squared_error"),

@@ -31,7 +31,7 @@ def solve(vectors, tolerance=1e-10, b=B, **more):
         return directions @ b
 
     settings = {
-        "finished": lambda r, _: r.norm(dim=1) <= tolerance * vectors.norm(dim=1),
+        "finished": lambda at: at.residual.norm(dim=1) <= tolerance * vectors.norm(dim=1),
         "max_iterations": 1_000,
         "on_iteration": told.append,
         "on_negative": lambda: ArithmeticError("negative"),
@@ -97,11 +97,44 @@ def test_finished_is_told_both_residuals():
     solve(
         V,
         precondition=lambda r: r @ p,
-        finished=lambda r, z: seen.append((r.clone(), z.clone())) or r.norm(dim=1) < 1e-3,
+        finished=lambda at: (
+            seen.append((at.residual.clone(), at.pulled.clone())) or at.residual.norm(dim=1) < 1e-3
+        ),
     )
     assert len(seen) > 3
     for residual, pulled in seen:
         close(pulled, residual @ p)
+
+
+@pytest.mark.parametrize("start", [None, torch.ones_like(V)])
+@pytest.mark.parametrize("share", [1.0, 0.1])
+def test_the_error_is_known_from_above(start, share):
+    """By a lower bound on the eigenvalues of P B; r^T P r itself may be far below."""
+    p = torch.linalg.inv(torch.diag(B.diagonal()) + 20 * torch.eye(P).double())
+    least = float(torch.linalg.eigvals(p @ B).real.min())
+    exact, told = torch.linalg.solve(B, V.T).T, []
+
+    def finished(at):
+        missed = at.x - exact
+        true, whole = ((e @ B * e).sum(1) for e in (missed, exact))
+        told.append(torch.stack([at.error, true, (at.residual * at.pulled).sum(1)]))
+        relative = at.relative_error(V)
+        close(relative, at.error / (whole - true + at.error), rtol=1e-6, atol=0)
+        return relative <= 1e-8
+
+    solve(V, start=start, precondition=lambda r: r @ p, least=share * least, finished=finished)
+    error, true, plain = torch.stack(told, dim=1)
+    assert (error >= true * (1 - 1e-6)).all()
+    assert share < 1 or (error[-1] < 3 * true[-1]).all()
+    assert (plain < true / 2).any()
+    assert (true[-1] < 1e-7 * true[0]).all()
+
+
+def test_an_error_that_is_known_from_too_high_a_bound_stays_positive():
+    """Sampled gradients may show more curvature than there is: then the last step says the most."""
+    told = []
+    solve(V, 1e-6, least=100.0, finished=lambda at: told.append(at.error) or at.residual.norm(dim=1) < 1e-6)
+    assert all((error > 0).all() for error in told)
 
 
 def test_a_first_guess():

@@ -126,7 +126,7 @@ TOKENS = case(mlp(3, 3).float(), (3,), 3)
 MISTAKES = {
     "a class number too large": (measured(puma.Brier(of_class=3)), "from 0 to 2 or by name (cat, dog, cow)"),
     "an unknown class": (measured(puma.Brier(of_class="horse")), "(cat, dog, cow), but got 'horse'"),
-    "a class that is a bool": (measured(puma.Brier(of_class=True)), "but got True"),
+    "a class that is a bool": (lambda: puma.Brier(of_class=True), "but got True"),
     "a class of a regression": (
         measured(puma.CRITERIA["squared_error"](of_class=0), like=REGRESSION),
         "a class of a classifier",
@@ -141,7 +141,7 @@ MISTAKES = {
     "a group of three": (lambda: puma.Brier(group=("sex", "f", "m")), "a column and a value"),
     "no row left": (measured(puma.Brier(group=("sex", "f"), rows=(1, 2))), "none is left"),
     "half a bin": (lambda: puma.Calibration(bins=2.5), "bins to be a whole number"),
-    "no temperature": (lambda: puma.Margin(temperature=0.0), "temperature from 1e-06"),
+    "no temperature": (lambda: puma.Margin(temperature=0.0), "temperature to be a number from 1e-06"),
     "no groups": (
         measured(puma.DemographicParity(), validation=split()),
         "expected groups in the validation",
@@ -162,7 +162,10 @@ MISTAKES = {
         "groups in the validation split, as in train",
     ),
     "a positive class too large": (measured(puma.DemographicParity(positive=3)), "positive to be a class"),
-    "a positive class below 0": (lambda: puma.EqualizedOdds(positive=-1), "positive at least 0"),
+    "a positive class below 0": (
+        lambda: puma.EqualizedOdds(positive=-1),
+        "positive to be a whole number of at least 0",
+    ),
     "a group without positives": (
         measured(puma.EqualizedOdds(), validation=split(**ONE_SIDED)),
         "of the positive class in every group for equalized_odds, but there are none in m",

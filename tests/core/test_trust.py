@@ -177,6 +177,37 @@ def test_every_stage_of_a_classifier(start):
     assert found.diagnostics["unfinished"] == []
 
 
+@pytest.mark.parametrize(("matrix", "name"), [("ggn", "Gauss-Newton matrix"), ("hessian", "exact Hessian")])
+def test_the_matrix_in_use_belongs_to_the_linearisation(matrix, name):
+    """An exact solve leaves nothing to the solver, whichever matrix makes up B."""
+    start = trained()
+    reference, gone = Reference(start), 1 - kept(60)
+    step = torch.linalg.solve(
+        reference.b(DAMPING, matrix), reference.gradients().T @ torch.as_tensor(gone) / 60
+    )
+    found = puma.decompose(
+        start.project(trainer=lambda *_: start.model),
+        REMOVED,
+        curvature=puma.Dense(damping=DAMPING, matrix=matrix),
+    )
+    straight = reference.criterion(theta=reference.theta + step) - reference.criterion()
+    assert change(found, "linearised") == pytest.approx(float(straight), rel=1e-6)
+    assert found.stages["distance"]["linearised"] == pytest.approx(float(step.norm()), rel=1e-6)
+    assert found.terms["change"]["solver"] == pytest.approx(0, abs=1e-9)
+    assert found.terms["outputs"]["solver"] < 1e-15
+    assert name in found.terms["meaning"]["linearisation"]
+
+
+def test_layers_taken_one_by_one_belong_to_the_solver():
+    start = trained()
+    project = start.project(trainer=lambda *_: start.model)
+    exact, blocks = (
+        puma.decompose(project, REMOVED, curvature=kind(damping=DAMPING)) for kind in (puma.Dense, puma.KFAC)
+    )
+    assert change(blocks, "linearised") == pytest.approx(change(exact, "linearised"), rel=1e-6)
+    assert abs(blocks.terms["change"]["solver"]) > 1e-4
+
+
 def test_one_logit_has_its_own_divergence():
     """A model linear in its parameters, at its optimum, is one that was trained to the end."""
     start = converged("one logit")

@@ -1,5 +1,7 @@
 """psi of several criteria in one pass, layer by layer, against one at a time and against row gradients."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,34 @@ def test_one_solve_and_one_pass(monkeypatch):
     puma.value(project, criterion="brier", curvature=EXACT)
     puma.values(project, ["brier", "margin"], curvature=EXACT)
     assert passes == [2, 1]
+
+
+@pytest.mark.parametrize("leverage", [False, True])
+def test_seconds_are_those_of_computing(monkeypatch, leverage):
+    """Of all criteria that shared the pass, and not those of finding the answer again."""
+    lasting = 0.2
+
+    def slow(engine, directions):
+        time.sleep(lasting)
+        return scores(engine, directions)
+
+    monkeypatch.setattr(influence, "scores", slow)
+    project, method = CASES["softmax"].project(), puma.Psi(leverage=leverage)
+    together = puma.values(project, ["brier", "cross_entropy"], curvature=EXACT)
+    first = together["brier"].diagnostics
+    assert lasting < first["seconds"] == together["cross_entropy"].diagnostics["seconds"]
+    assert first["criteria"] == 2
+    again = puma.value(project, method, "brier", curvature=EXACT).diagnostics
+    assert again["seconds"] == first["seconds"] if not leverage else again["seconds"] > first["seconds"]
+    assert again["factor_seconds"] == first["factor_seconds"]
+
+
+def test_factoring_is_told_apart_with_its_calibration():
+    """Together they are what the first call took."""
+    project, begin = CASES["softmax"].project(), time.perf_counter()
+    told = puma.value(project, curvature=puma.ConjugateGradient()).diagnostics
+    whole = time.perf_counter() - begin
+    assert 0.3 * whole < told["seconds"] + told["factor_seconds"] <= whole
 
 
 def test_nothing_asked_nothing_said():

@@ -64,8 +64,6 @@ class Criterion(Described, ABC):
                     "expected at least one row for the criterion, but got none; try rows=None."
                 )
             object.__setattr__(self, "rows", rows)
-        if isinstance(self.of_class, np.integer):
-            object.__setattr__(self, "of_class", int(self.of_class))
         if self.group is not None:
             if not isinstance(self.group, tuple | list) or len(self.group) != 2:
                 raise ProjectError(
@@ -187,7 +185,7 @@ def class_number(project: Project, value: int | str) -> int:
     names = () if isinstance(project.loss, SquaredError) else project.class_names or ()
     if isinstance(value, str) and value in names:
         return names.index(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(names):
+    if isinstance(value, str) or not 0 <= value < len(names):
         known = f"from 0 to {len(names) - 1} or by name ({', '.join(names)})" if names else "of a classifier"
         raise ProjectError(f"expected a class {known}, but got {value!r}.")
     return value

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Grouped(Criterion):
     """A criterion that compares groups of rows."""
 
-    attribute: str | None = field(
+    attribute: int | str | None = field(
         default=None,
         metadata={"help": "Column that names the groups; empty for the first column of groups."},
     )

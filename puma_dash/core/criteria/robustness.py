@@ -14,6 +14,7 @@ import torch
 
 from puma_dash.core.criteria.cross_entropy import CrossEntropy
 from puma_dash.core.objective import forward
+from puma_dash.core.registry import seed_field
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Adversarial(CrossEntropy):
     step: float = field(
         default=0.25, metadata={"help": "Length of a step, as a fraction of epsilon.", "min": 0.0, "max": 2.0}
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the random start."})
+    seed: int = seed_field("the random start")
 
     def check(self, project: Project) -> None:
         """Also refuses whole-number inputs, which cannot be moved a little."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from puma_dash.core.curvature.base import Curvature, Estimate, Inverse, Solution
 from puma_dash.core.curvature.conjugate_gradient import ConjugateGradient
+from puma_dash.core.curvature.damping import damping_field
 from puma_dash.core.curvature.dense import Dense
 from puma_dash.core.curvature.kfac import EKFAC, KFAC
 from puma_dash.core.curvature.lissa import LiSSA
@@ -49,9 +50,7 @@ class Auto(Described):
     label = "automatic"
     reference = "see Dense and ConjugateGradient"
 
-    damping: float | str = field(
-        default="auto", metadata={"help": "Added to the diagonal of B, in units of curvature."}
-    )
+    damping: float | str = damping_field()
     fidelity: float = field(
         default=0.99,
         metadata={"help": "Correlation with the exact psi to reach.", "min": 0.5, "max": 0.99999},

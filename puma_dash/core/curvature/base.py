@@ -100,7 +100,7 @@ def facts(engine: Engine, name: str, matrix: str, damping: float, rows: int) -> 
     """What every inverse says of itself."""
     return {
         "curvature": name,
-        "matrix": {"ggn": "Gauss-Newton", "hessian": "exact Hessian"}[matrix],
+        "matrix": {"ggn": "Gauss-Newton matrix", "hessian": "exact Hessian"}[matrix],
         "damping": damping,
         "weight_decay": engine.weight_decay,
         "rows": rows,

@@ -18,7 +18,7 @@ from puma_dash.core.curvature.base import (
     indefinite,
 )
 from puma_dash.core.curvature.costs import PRODUCT, RECORDED, Costs
-from puma_dash.core.curvature.damping import settle_damping
+from puma_dash.core.curvature.damping import damping_field, settle_damping
 from puma_dash.core.curvature.krylov import Block, conjugate_gradient
 from puma_dash.core.curvature.sample_space import (
     SampleSpace,
@@ -27,7 +27,7 @@ from puma_dash.core.curvature.sample_space import (
     usual_count,
 )
 from puma_dash.core.curvature.sampling import sample_rows
-from puma_dash.core.registry import Described
+from puma_dash.core.registry import Described, seed_field
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ ROWS_TIMES_ERROR = 300
 """Curvature rows that are tried first, times the squared error that is allowed: what small CNNs needed."""
 SLACK = 0.6
 """Share of the allowed error that conjugate gradients may use up where the rows are a sample."""
+SEEN = 0.1
+"""Rows are sampled where wd + damping is at least this share of the preconditioner's d. With less, curvature
+in directions that few rows know decides, which samples miss without a word."""
 PER_DIGIT = {True: 3.5, False: 10.0}
 """Products that a digit of accuracy needed, with and without a preconditioner, on small networks."""
 
@@ -51,19 +54,18 @@ class ConjugateGradient(Described):
     residual reached is reported with every answer. Negative curvature, which only the exact Hessian can
     have, is refused.
 
-    With a ``fidelity`` f the solve stops at the relative error sqrt(1 - f^2) in the norm of B. That is the
-    error of psi over the training rows, so that f estimates the correlation of psi with its exact values.
-    Where the curvature rows are a sample, the error is measured on two further samples: their residuals a and
-    b are independent, so that a^T P b, with P the preconditioner, is free of the noise of either. The sample
-    grows until the error is small enough.
+    With a ``fidelity`` f the solve stops at the relative error sqrt(1 - f^2) in the norm of B, estimated from
+    above (``krylov``). That is the error of psi over the training rows, so that f estimates the correlation
+    of psi with its exact values. Where the curvature rows are a sample, the error is measured on two further
+    samples: their residuals a and b are independent, so that a^T P b, with P the preconditioner, is free of
+    the noise of either. The sample grows until the error is small enough. With tiny damping (``SEEN``) all
+    rows are taken.
     """
 
     label = "conjugate gradient"
     reference = "Martens (2010), Deep learning via Hessian-free optimization"
 
-    damping: float | str = field(
-        default="auto", metadata={"help": "Added to the diagonal of B, in units of curvature."}
-    )
+    damping: float | str = damping_field()
     rows: int | None = field(
         default=None,
         metadata={"help": "Training rows drawn to make up the curvature; empty for all.", "min": 1},
@@ -86,7 +88,7 @@ class ConjugateGradient(Described):
     matrix: str = field(
         default="ggn", metadata={"help": "Gauss-Newton or exact Hessian.", "choices": "ggn hessian"}
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the drawn rows."})
+    seed: int = seed_field("the drawn rows")
 
     def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
         """The inverse of B at ``theta``; the preconditioner, of theta_org, is factored here or before.
@@ -95,8 +97,8 @@ class ConjugateGradient(Described):
             ProjectError: no such number of rows, or (when solving) negative curvature.
         """
         self._check_rows(engine)
-        damping = settle_damping(engine, self.damping)
         begin = time.perf_counter()
+        damping = settle_damping(engine, self.damping)
         system = System(self, engine, theta, damping)
         described = facts(engine, self.label, self.matrix, damping, system.rows)
         described["preconditioner_rows"] = len(system.precondition.rows) if system.precondition else 0
@@ -160,16 +162,18 @@ class System:
         self.settings, self.engine, self.theta = settings, engine, theta
         self.damping, self.shift = damping, engine.weight_decay + damping
         self.precondition: SampleSpace | None = preconditioner(engine, self.shift, settings.preconditioner)
+        self.least = self.shift / self.precondition.shift if self.precondition else 1.0
+        """The smallest eigenvalue of P B, as far as P has seen the curvature: in the flattest directions."""
         self.rows = settings.rows or engine.n
         if settings.rows is None and settings.fidelity is not None and self.precondition is not None:
             known = engine.memo.get(("rows", settings)) or ROWS_TIMES_ERROR / (1 - settings.fidelity**2)
-            self.rows = fitting(known, self.engine.n)
+            self.rows = fitting(known, engine.n) if self.least >= SEEN else engine.n
         self._product = self._draw(self.rows, settings.seed)
 
     def to_residual(self, vectors: Tensor, tolerance: float) -> Block:
         """Solves to a relative residual."""
         size = vectors.norm(dim=1)
-        found = self._run(vectors, None, lambda r, _: r.norm(dim=1) <= tolerance * size)
+        found = self._run(vectors, None, lambda at: at.residual.norm(dim=1) <= tolerance * size)
         if tolerance >= torch.finfo(vectors.dtype).eps ** 0.5:
             return found
         # There the recursion's residual drifts from the true one.
@@ -181,17 +185,16 @@ class System:
         It is not where the rows were given or theta has moved: then the error is that on the rows drawn.
         """
         assert self.precondition is not None
-        size = (vectors * self.precondition(vectors)).sum(1).clamp_min(torch.finfo(vectors.dtype).tiny)
         chosen = self.theta is None and self.settings.rows is None
         allowed, x, products = 1 - fidelity**2, None, 0
         while True:
             sampled = self.rows < self.engine.n
-            enough = (SLACK**2 if sampled else 1) * allowed * size
-            found = self._run(vectors, x, lambda r, z: (r * z).sum(1) <= enough)  # noqa: B023
+            enough = (SLACK**2 if sampled else 1) * allowed
+            found = self._run(vectors, x, lambda at: at.relative_error(vectors) <= enough)  # noqa: B023
             products += found.products
-            error = float(((found.residual * self.precondition(found.residual)).sum(1) / size).max())
+            error = float(found.relative_error(vectors).max())
             if sampled and chosen:
-                error = self._error_elsewhere(vectors, found.x, size)
+                error = self._error_elsewhere(vectors, found.x)
             if not chosen or not sampled or error <= allowed:
                 known = chosen or not sampled
                 reached = math.sqrt(min(max(0.0, 1 - error), 1.0))  # an estimate may fall below 0
@@ -200,7 +203,7 @@ class System:
             self._product = self._draw(self.rows, self.settings.seed)
             self.engine.memo["rows", self.settings] = self.rows
 
-    def _error_elsewhere(self, vectors: Tensor, x: Tensor, size: Tensor) -> float:
+    def _error_elsewhere(self, vectors: Tensor, x: Tensor) -> float:
         """The squared relative error of ``x``, from the residuals on two samples that it does not know."""
         assert self.precondition is not None
         count = max(1, self.rows // 4)
@@ -208,6 +211,7 @@ class System:
             vectors - self._draw(count, seed)(x) - self.shift * x
             for seed in (self.settings.seed + 1, self.settings.seed + 2)
         )
+        size = (vectors * self.precondition(vectors)).sum(1).clamp_min(torch.finfo(vectors.dtype).tiny)
         return float(((a * self.precondition(b)).sum(1) / size).max())
 
     def _draw(self, rows: int, seed: int) -> Callable[[Tensor], Tensor]:
@@ -220,15 +224,14 @@ class System:
     def _apply(self, vectors: Tensor) -> Tensor:
         return self._product(vectors) + self.shift * vectors
 
-    def _run(
-        self, vectors: Tensor, start: Tensor | None, finished: Callable[[Tensor, Tensor], Tensor]
-    ) -> Block:
+    def _run(self, vectors: Tensor, start: Tensor | None, finished: Callable[[Block], Tensor]) -> Block:
         most = self.settings.max_iterations
         return conjugate_gradient(
             self._apply,
             vectors,
             start=start,
             precondition=self.precondition or (lambda v: v),
+            least=self.least,
             finished=finished,
             max_iterations=most,
             on_iteration=lambda i: self.engine.tick(i, most, "Inverse curvature"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 
 from puma_dash.core.curvature.base import Estimate
 from puma_dash.core.curvature.costs import PRODUCT, Costs
-from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
@@ -26,6 +26,12 @@ PROBE_FIDELITY = 0.9
 """The rows, preconditioner and fidelity a probe is solved with, on large projects: close to a patch's."""
 
 
+def damping_field() -> Any:
+    """The field that every curvature has."""
+    told = {"help": "Added to the diagonal of B, in units of curvature.", "min": 0.0, "choices": "auto"}
+    return field(default="auto", metadata=told)
+
+
 def settle_damping(engine: Engine, damping: float | str) -> float:
     """The number that ``damping`` stands for.
 
@@ -36,8 +42,6 @@ def settle_damping(engine: Engine, damping: float | str) -> float:
     region where the model is close to its linearisation.
     """
     if damping != "auto":
-        if isinstance(damping, str) or not 0 <= damping < float("inf"):
-            raise ProjectError(f'expected damping >= 0 or "auto", but got {damping!r}.')
         return float(damping)
     if "damping" not in engine.memo:
         certain = engine.weight_decay > 0 and is_linear(engine)

@@ -18,7 +18,7 @@ from puma_dash.core.curvature.base import (
     indefinite,
 )
 from puma_dash.core.curvature.costs import BACKWARD, PRODUCT, RECORDED, Costs
-from puma_dash.core.curvature.damping import settle_damping
+from puma_dash.core.curvature.damping import damping_field, settle_damping
 from puma_dash.core.objective import forward
 from puma_dash.core.registry import Described
 from puma_dash.core.types import ProjectError
@@ -43,9 +43,7 @@ class Dense(Described):
     label = "dense Cholesky"
     reference = "Schraudolph (2002), Fast curvature matrix-vector products for second-order gradient descent"
 
-    damping: float | str = field(
-        default="auto", metadata={"help": "Added to the diagonal of B, in units of curvature."}
-    )
+    damping: float | str = damping_field()
     matrix: str = field(
         default="ggn", metadata={"help": "Gauss-Newton or exact Hessian.", "choices": "ggn hessian"}
     )

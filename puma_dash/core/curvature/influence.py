@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +31,8 @@ class Influence(NamedTuple):
     residual: float
     iterations: int
     facts: dict[str, Any]
-    """How it was solved."""
+    """How it was solved: what the inverse says of itself, the ``seconds`` that gradients, solve and scores
+    took, and for how many ``criteria`` at once."""
 
 
 def influences_of(engine: Engine, criteria: Sequence[Criterion], inverse: Inverse) -> list[Influence]:
@@ -38,10 +40,12 @@ def influences_of(engine: Engine, criteria: Sequence[Criterion], inverse: Invers
     known = engine.memo.setdefault(inverse, {})
     new = [criterion for criterion in dict.fromkeys(criteria) if criterion not in known]
     if new:
+        begin = time.perf_counter()
         values, gradients = zip(*(engine.criterion_gradient(criterion) for criterion in new), strict=True)
         solution = inverse(torch.stack(gradients))
         engine.tick(1, 2, "Scoring the training rows")
         psi = scores(engine, solution.x)
+        took = {"seconds": time.perf_counter() - begin, "criteria": len(new)}
         for k, criterion in enumerate(new):
             known[criterion] = Influence(
                 values[k],
@@ -49,7 +53,7 @@ def influences_of(engine: Engine, criteria: Sequence[Criterion], inverse: Invers
                 psi[k],
                 solution.residual,
                 solution.iterations,
-                {**inverse.facts, **solution.facts},
+                {**inverse.facts, **solution.facts, **took},
             )
     return [known[criterion] for criterion in criteria]
 

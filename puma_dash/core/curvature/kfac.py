@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +18,7 @@ from puma_dash.core.curvature.base import (
     facts,
 )
 from puma_dash.core.curvature.costs import BACKWARD, PRODUCT, RECORDED, Costs
-from puma_dash.core.curvature.damping import settle_damping
+from puma_dash.core.curvature.damping import damping_field, settle_damping
 from puma_dash.core.curvature.kronecker import (
     ALL_COLUMNS,
     Batch,
@@ -51,9 +51,7 @@ class KFAC(Described):
         "Martens & Grosse (2015), Optimizing neural networks with Kronecker-factored approximate curvature"
     )
 
-    damping: float | str = field(
-        default="auto", metadata={"help": "Added to the diagonal of B, in units of curvature."}
-    )
+    damping: float | str = damping_field()
 
     def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
         """The inverse of the blocks at ``theta``; factors and eigenvectors are computed here, once.
@@ -81,9 +79,7 @@ class EKFAC(Described):
         "George et al. (2018), Fast approximate natural gradient descent in a Kronecker-factored eigenbasis"
     )
 
-    damping: float | str = field(
-        default="auto", metadata={"help": "Added to the diagonal of B, in units of curvature."}
-    )
+    damping: float | str = damping_field()
 
     def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
         """The inverse of the blocks at ``theta``; eigenvectors and moments are computed here, once.

@@ -20,8 +20,8 @@ from puma_dash.core.curvature.base import (
     facts,
 )
 from puma_dash.core.curvature.costs import PRODUCT, RECORDED, Costs
-from puma_dash.core.curvature.damping import settle_damping
-from puma_dash.core.registry import Described
+from puma_dash.core.curvature.damping import damping_field, settle_damping
+from puma_dash.core.registry import Described, seed_field
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
@@ -46,25 +46,26 @@ class LiSSA(Described):
     label = "LiSSA"
     reference = "Agarwal, Bullins & Hazan (2017), Second-order stochastic optimization for machine learning"
 
-    damping: float | str = field(
-        default="auto", metadata={"help": "Added to the diagonal of B, in units of curvature."}
-    )
+    damping: float | str = damping_field()
     depth: int = field(default=1_000, metadata={"help": "Terms of the series.", "min": 1})
     rows: int = field(default=256, metadata={"help": "Training rows of a mini-batch.", "min": 1})
     scale: float | str = field(
-        default="auto", metadata={"help": "Largest eigenvalue of B; too small diverges, too large is slow."}
+        default="auto",
+        metadata={
+            "help": "Largest eigenvalue of B; too small diverges, too large is slow.",
+            "min": 1e-12,
+            "choices": "auto",
+        },
     )
     samples: int = field(default=1, metadata={"help": "Runs that are averaged.", "min": 1})
-    seed: int = field(default=0, metadata={"help": "Seed of the mini-batches."})
+    seed: int = seed_field("the mini-batches")
 
     def __call__(self, engine: Engine, theta: Tensor | None = None) -> Inverse:
         """The inverse of B at ``theta``; the largest eigenvalue is estimated here.
 
         Raises:
-            ProjectError: the scale is no positive number, or (when solving) the series does not converge.
+            ProjectError: (when solving) the series does not converge.
         """
-        if self.scale != "auto" and (isinstance(self.scale, str) or not 0 < self.scale < math.inf):
-            raise ProjectError(f'expected scale > 0 or "auto", but got {self.scale!r}.')
         begin = time.perf_counter()
         damping = settle_damping(engine, self.damping)
         shift = engine.weight_decay + damping

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from puma_dash.core.demos.base import flip_labels, mlp, recipe, rows, train
-from puma_dash.core.registry import Described
+from puma_dash.core.registry import Described, seed_field
 from puma_dash.core.types import Project
 
 TRAIN, VALIDATION = 1_000, 397
@@ -26,7 +26,7 @@ class Digits(Described):
     flipped: float = field(
         default=0.1, metadata={"help": "Fraction of training labels flipped.", "min": 0.0, "max": 0.5}
     )
-    seed: int = field(default=0, metadata={"help": "Seed of split, flips, start and batches."})
+    seed: int = seed_field("split, flips, start and batches")
 
     def untrained(self) -> Project:
         """The project with a freshly drawn model."""

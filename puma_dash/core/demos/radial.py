@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from puma_dash.core.demos.base import mlp, recipe, rows, train
-from puma_dash.core.registry import Described
+from puma_dash.core.registry import Described, seed_field
 from puma_dash.core.types import Project, Split
 
 CLUSTERS = 6
@@ -27,7 +27,7 @@ class Radial(Described):
     spread: float = field(
         default=0.2, metadata={"help": "Standard deviation of a cluster.", "min": 0.0, "max": 1.0}
     )
-    seed: int = field(default=0, metadata={"help": "Seed of data, start and batches."})
+    seed: int = seed_field("data, start and batches")
 
     def untrained(self) -> Project:
         """The project with a freshly drawn model."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from puma_dash.core.demos.base import flip_labels, mlp, recipe, rows, train
-from puma_dash.core.registry import Described
+from puma_dash.core.registry import Described, seed_field
 from puma_dash.core.types import Project
 
 
@@ -26,7 +26,7 @@ class TwoMoons(Described):
     noise: float = field(
         default=0.2, metadata={"help": "Standard deviation of the points.", "min": 0.0, "max": 1.0}
     )
-    seed: int = field(default=0, metadata={"help": "Seed of data, flips, start and batches."})
+    seed: int = seed_field("data, flips, start and batches")
 
     def untrained(self) -> Project:
         """The project with a freshly drawn model."""

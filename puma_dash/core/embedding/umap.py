@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from puma_dash.core.embedding.base import SPACES, Coordinates, features
-from puma_dash.core.registry import Described
+from puma_dash.core.registry import Described, seed_field
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
@@ -31,7 +31,7 @@ class Umap(Described):
     min_dist: float = field(
         default=0.1, metadata={"help": "Least distance on the map.", "min": 0.0, "max": 1.0}
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the layout."})
+    seed: int = seed_field("the layout")
 
     def __call__(self, engine: Engine) -> Coordinates:
         """Coordinates (n, 2)."""

@@ -12,6 +12,11 @@ weight of row i is a_i, and w_i = 0 where it is removed, else a_i):
     linearised    theta_org + (1/n) B^-1 sum_removed a_j grad l_j, solved tightly
     influence     the same, solved by the curvature in use
 
+B is made of the matrix that the curvature in use stands for. The Gauss-Newton matrix is the Hessian of the
+Bregman objective at theta_org. Where the exact Hessian of J is in use, what the two differ by moves the
+straight step, and so belongs to linearisation. Rows drawn, layers taken one by one (K-FAC) and systems not
+solved to the end belong to the solver.
+
 References:
     Bae, Ng, Lo, Ghassemi & Grosse (2022), If influence functions are the answer, then what is the question?
 """
@@ -29,7 +34,7 @@ import torch
 from torch import Tensor
 
 from puma_dash.core.criteria import Criterion, resolve_criterion
-from puma_dash.core.curvature import ConjugateGradient, Curvature, inverse_of
+from puma_dash.core.curvature import ConjugateGradient, Curvature, inverse_of, settled
 from puma_dash.core.engine import DOUBLE_LIMIT, Engine, engine_of
 from puma_dash.core.objective import SquaredError
 from puma_dash.core.plan import PatchPlan
@@ -56,8 +61,8 @@ TERMS = {
     "warm start": "going on from the trained model, where retraining starts from scratch",
     "proximity": "damping, which holds the parameters near those of the trained model",
     "non-convergence": "taking the trained model for a minimum of its objective",
-    "linearisation": "one straight step in place of the minimum it aims at",
-    "solver": "solving for that step approximately",
+    "linearisation": "one straight step, by the {matrix}, in place of the minimum it aims at",
+    "solver": "computing that step approximately",
 }
 
 
@@ -120,7 +125,7 @@ def decompose(
     start = time.perf_counter()
     data, train = target.evaluation(engine), engine.split("train")
     change = chosen_change(engine, plan)
-    inverse = inverse_of(engine, curvature)
+    chosen, inverse = settled(engine, curvature), inverse_of(engine, curvature)
     damping, wd = inverse.facts["damping"], engine.weight_decay
     before, gradient = engine.criterion_gradient(target)
     a = engine.theta.new_ones(engine.n) if train.weights is None else train.weights
@@ -142,7 +147,8 @@ def decompose(
         minimise(engine, reweighted, wd, damping, "Proximal warm start"),
         minimise(engine, bregman, 0.0, wd + damping, "Bregman objective"),
     ]
-    for solver in (dataclasses.replace(TIGHT, damping=damping)(engine), inverse):
+    tight = dataclasses.replace(TIGHT, damping=damping, matrix=getattr(chosen, "matrix", "ggn"))
+    for solver in (tight(engine), inverse):
         delta, _, residual, facts = direction_of(engine, change, solver)
         found.append((engine.theta + delta, residual))
     rows_of_stages, answers = [], []
@@ -155,7 +161,7 @@ def decompose(
         {
             "change": np.diff(stages["change"]),
             "outputs": [float((new - old).square().mean()) for old, new in pairwise(answers)],
-            "meaning": list(TERMS.values()),
+            "meaning": [meaning.format(**facts) for meaning in TERMS.values()],
         },
         index=list(TERMS),
     )

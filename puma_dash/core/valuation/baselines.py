@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from puma_dash.core.registry import Described
+from puma_dash.core.registry import Described, seed_field
 
 if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
@@ -39,7 +39,7 @@ class Random(Described):
     reference = "the floor of every comparison"
     needs = ()
 
-    seed: int = field(default=0, metadata={"help": "Seed of the order."})
+    seed: int = seed_field("the order")
 
     def __call__(
         self, engine: Engine, criterion: Criterion, curvature: str | Curvature

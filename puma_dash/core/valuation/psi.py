@@ -5,6 +5,7 @@ psi_j = grad C^T B^-1 (a_j grad l_j). Removing row j changes C by about psi_j / 
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +43,11 @@ class Psi(Described):
         (found,) = influences_of(engine, [criterion], inverse)
         psi, facts = found.psi, found.facts
         if self.leverage:
+            begin = time.perf_counter()
             form = form_of(engine, curvature, balanced=True)
             psi = corrected_psi(engine, form, found.direction)
-            facts = {**facts, "leverage": form.facts}
+            took = facts["seconds"] + time.perf_counter() - begin
+            facts = {**facts, "leverage": form.facts, "seconds": took}
         return psi, {
             **facts,
             "criterion_value": found.value,
