@@ -13,8 +13,6 @@ from puma_dash.ui.figures import thumbnails
 from puma_dash.ui.state import Context, entry
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from puma_dash.workspace.drafts import Draft
 
 PSI = "psi/cross_entropy"
