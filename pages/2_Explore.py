@@ -42,7 +42,6 @@ def main() -> None:
         the_map(here, rows, draft)
     with right:
         tray(here, rows, draft)
-        st.divider()
         forecast(here, rows, draft)
     st.divider()
     details(here, rows, draft)
@@ -91,6 +90,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         color=values,
         categories=categories,
         color_title=title,
+        sequential=chosen.sequential,
         title=f"{rows.n:,} training rows by {colour}",
         x_title=axes[0],
         y_title=axes[1],
@@ -122,7 +122,8 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         removed=int(removed.sum()),
         upweighted=int(upweighted.sum()),
     )
-    read = text.READ_MAP_PSI if categories is None else text.READ_MAP_CATEGORIES
+    read = text.READ_MAP_CATEGORIES if categories is not None else text.READ_MAP_PSI
+    read = text.READ_MAP_SEQUENTIAL if chosen.sequential else read
     chart(figure, alt, read, key=key, on_select=gestured, selection_mode=["lasso", "box"])
     if note := st.session_state.pop("note", None):
         st.toast(note, icon=":material/info:")

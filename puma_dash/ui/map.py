@@ -16,6 +16,7 @@ from puma_dash.ui.style import (
     LASSO,
     OTHERS,
     REMOVED,
+    SEQUENTIAL,
     UPWEIGHTED,
     canvas,
     floats,
@@ -48,6 +49,7 @@ def map_figure(
     hover: Sequence[str] | None = None,
     ranges: raster.Window | None = None,
     color_title: str = "psi",
+    sequential: bool = False,
 ) -> go.Figure:
     """Returns the map of the training rows, made to be lassoed.
 
@@ -68,10 +70,14 @@ def map_figure(
         hover: What to say of each row (n,).
         ranges: The window ((x0, x1), (y0, y1)) to show, ends in any order; None shows all rows.
         color_title: What the colour means.
+        sequential: Whether `color` holds numbers (n,) from low to high rather than psi.
     """
     xy = floats(xy).reshape(-1, 2)
     window = _all_rows(xy) if ranges is None else (_ends(*ranges[0]), _ends(*ranges[1]))
-    look = _psi_look(color, color_title) if categories is None else _category_look(color, categories, xy)
+    if categories is not None:
+        look = _category_look(color, categories, xy)
+    else:
+        look = (_sequential_look if sequential else _psi_look)(color, color_title)
     bright = np.ones(len(xy), dtype=bool) if selected is None else np.asarray(selected, dtype=bool)
     marks = [
         _Mark("marked remove", REMOVED, "x-thin", raster.cross, removed),
@@ -166,6 +172,41 @@ def _psi_look(psi: ArrayLike, title: str) -> _Look:
     }
     hover = f"row %{{customdata}}<br>{plain(title)} %{{marker.color:.3g}}"
     return _Look(marker, np.abs(share), level, palette.astype(np.uint8), hover, [])
+
+
+def _sequential_look(values: ArrayLike, title: str) -> _Look:
+    """Returns the look of numbers from low to high, the higher the further on top; missing ones are grey."""
+    values = floats(values)
+    finite = np.isfinite(values)
+    low, high = np.percentile(values[finite], [1, 99]).tolist() if finite.any() else (0.0, 1.0)
+    share = np.where(finite, (np.clip(values, low, high) - low) / (high - low or 1.0), 0)
+    level = np.where(finite, 2 + np.rint(share * (LEVELS - 2)), 1).astype(np.uint8)
+
+    colors = np.array([rgb(color) for _, color in SEQUENTIAL])
+    along = np.linspace(0, 1, LEVELS - 1)
+    palette = np.stack([np.interp(along, [at for at, _ in SEQUENTIAL], part) for part in colors.T], axis=1)
+    palette = np.insert(palette, 0, rgb(OTHERS), axis=0).astype(np.uint8)
+    missing = int((~finite).sum())
+    first = (high - low or 1.0) / LEVELS  # below the scale, where grey stands for a missing value
+    marker = {
+        "color": np.where(finite, np.maximum(values, low), low - first).astype(np.float32),
+        "colorscale": [(0.0, OTHERS), (1 / (LEVELS + 1), OTHERS)]
+        + [(max(at, 1.01 / (LEVELS + 1)), color) for at, color in SEQUENTIAL],
+        "cmin": low - first,
+        "cmax": high,
+        "showscale": True,
+        "colorbar": {
+            "title": {"text": f"{plain(title, 24)}<br>&nbsp;"},
+            "tickvals": floats([low, (low + high) / 2, high]),
+            "ticktext": [f"≤ {low:.3g}", f"{(low + high) / 2:.3g}", f"≥ {high:.3g}"],
+            "thickness": 12,
+            "outlinewidth": 0,
+            "len": 0.85,
+        },
+    }
+    key = [legend_key(f"missing ({missing:,})", {"color": OTHERS, "size": 9})] if missing else []
+    hover = f"row %{{customdata}}<br>{plain(title)} %{{marker.color:.3g}}"
+    return _Look(marker, np.zeros(len(values), np.float32), level, palette, hover, key)
 
 
 def _category_look(codes: ArrayLike, categories: Sequence[str], xy: NDArray[np.float32]) -> _Look:

@@ -32,6 +32,9 @@ OTHERS = "#9A9EA6"
 HARMFUL, NEUTRAL, VALUABLE = "#E67E00", "#A0A4AC", "#1F7AE0"
 DIVERGING = ((0.0, HARMFUL), (0.5, NEUTRAL), (1.0, VALUABLE))
 
+# From low to high by lightness and hue both, away from orange and blue, which mean psi.
+SEQUENTIAL = ((0.0, "#D0B63A"), (0.5, "#2E9C7F"), (1.0, "#4A5A9E"))
+
 BEFORE, AFTER = "#6F87A0", "#E67E00"
 REMOVED, UPWEIGHTED = "#CF2A2A", "#00A07A"
 LASSO = "#B02FC4"  # no row is drawn in it

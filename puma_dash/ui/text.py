@@ -24,6 +24,10 @@ READ_MAP_CATEGORIES = (
     "Each dot is a training row, coloured by its category; where categories overlap, none hides another; "
     "draw around rows to select them."
 )
+READ_MAP_SEQUENTIAL = (
+    "Each dot is a training row, coloured from low to high; high values lie on top; "
+    "draw around rows to select them."
+)
 READ_RELIABILITY = (
     "On the dotted line confidence equals accuracy; below it the model is over-confident, above it "
     "under-confident. The bars count the rows behind each point: few rows, little evidence."
