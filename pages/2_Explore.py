@@ -37,7 +37,7 @@ def main() -> None:
     draft = here.draft()
     st.title("Explore")
     st.caption(text.PSI_SENTENCE)
-    left, right = st.columns([2.1, 1], gap="medium")
+    left, right = st.columns([1.7, 1], gap="medium")
     with left:
         the_map(here, rows, draft)
     with right:

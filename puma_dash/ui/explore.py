@@ -295,6 +295,7 @@ def gallery(rows: Rows, chosen: np.ndarray, draft: Draft) -> tuple[pd.DataFrame,
     for name in (*rows.columns, *rows.texts):
         data[name] = rows.shown(name, chosen)
     columns["psi"] = st.column_config.NumberColumn("psi", format="%.3f")
+    columns["mark"] = st.column_config.TextColumn("mark", width=90)
     columns["loss"] = st.column_config.NumberColumn("loss", format="%.3f")
     columns["confidence"] = st.column_config.ProgressColumn(
         "confidence", format="percent", min_value=0.0, max_value=1.0

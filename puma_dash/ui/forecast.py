@@ -19,21 +19,14 @@ from puma_dash.workspace.drafts import Draft
 def forecast(here: Context, rows: Rows, draft: Draft) -> None:
     """The forecast of the marked rows: at once from psi, refined on request; then the way to the patch."""
     if not draft.marked:
-        st.caption("**Forecast** Mark rows to see what patching them away is predicted to do.")
+        st.caption("Mark rows to see what patching them away is predicted to do.")
         return
-    with st.container(gap="small"):
-        st.markdown(f"**Forecast** of patching {draft.marked:,} marked rows, on validation")
+    with st.container(gap="xsmall"):
         state = here.job("forecast")
         plan = {} if state is None else plan_of_draft(draft)
         asked = state is not None and state.params.get("plan") == plan_name(plan)
         refined = state.result if state is not None and asked and state.status == "done" else None
-        st.table(forecast_table(here, draft, refined), border="horizontal")
-        if len(draft.relabel) and refined is None:
-            st.caption(
-                f"The sums cover what is removed and up-weighted. What the {len(draft.relabel):,} new labels "
-                "do, Refine works out."
-            )
-        with st.container(horizontal=True, gap="small"):
+        with st.container(horizontal=True, gap="xsmall"):
             if st.button(
                 f"Patch {draft.marked:,} rows",
                 type="primary",
@@ -49,6 +42,12 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
                 records = [here.criteria[name].get("record", name) for name in forecasts_now(here, draft)]
                 here.start("forecast", {"plan": keep_plan(plan_of_draft(draft)), "criteria": records})
                 st.rerun()
+        st.markdown(f"**Forecast** for {draft.marked:,} marked rows")
+        st.table(forecast_table(here, draft, refined), border="horizontal")
+        told = "Change: the sum of psi of the marked rows."
+        if len(draft.relabel) and refined is None:
+            told += f" It leaves out the {len(draft.relabel):,} new labels; Refine works out what they do."
+        st.caption(told)
         if asked and job(here, "forecast", "Refining the forecast") and refined is not None:
             refined_forecast(here, refined, plan)
 
@@ -59,7 +58,7 @@ def forecast_table(here: Context, draft: Draft, refined: dict[str, Any] | None) 
     index = pd.Index([f"{here.criteria[name]['label']} ({here.criteria[name]['unit']})" for name in found])
     table = {
         "now": [f"{value:.4f}" for value, _ in found.values()],
-        "sum of psi": [signed(change) if change else "0" for _, change in found.values()],
+        "change": [signed(change) if change else "0" for _, change in found.values()],
     }
     if refined is not None:
         table["refined"] = [signed(refined["refined"].get(name)) for name in found]

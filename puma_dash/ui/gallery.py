@@ -19,7 +19,7 @@ ORDERS = ("most harmful", "most valuable", "least confident", "largest loss", "r
 
 def details(here: Context, rows: Rows, draft: Draft) -> None:
     """The selected rows, or all where none is, and beside them the story of one."""
-    left, right = st.columns([2.1, 1], gap="medium")
+    left, right = st.columns([1.7, 1], gap="medium")
     with left:
         listed(here, rows, draft)
     with right:
@@ -76,7 +76,7 @@ def _act_on(here: Context, draft: Draft, ticked: np.ndarray) -> None:
         st.button(label, icon=f":material/{icon}:", disabled=disabled or not len(ticked), on_click=done)
 
     nothing = not len(draft.selection)
-    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+    with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
         st.markdown(f"**{count}**")
         button("Keep only these", lambda d: d.selecting(ticked, f"keep only {count}"), "filter_alt")
         button(

@@ -16,7 +16,7 @@ from puma_dash.ui.state import Context, entry
 from puma_dash.workspace.drafts import Draft
 from puma_dash.workspace.store import Entry
 
-SHOWN = 6
+SHOWN = 5
 """Rows of each kind that are shown."""
 
 
@@ -84,13 +84,13 @@ def known(here: Context, rows: Rows, draft: Draft, row: int) -> None:
     if rows.images is None:
         facts(pairs)
     else:
-        picture_at, facts_at = st.columns([1, 1.4])
-        picture_at.image(
+        line = st.container(horizontal=True, gap="small")
+        line.image(
             thumbnails(rows.images[at], 160)[0],
             width=110,
             alt=f"Row {row}, labelled {rows.classes[rows.target[row]]}",
         )
-        with facts_at:
+        with line.container(width="content"):
             facts(pairs)
     scores = {
         f"psi of {facts_['label']}": psi[row]
@@ -182,6 +182,8 @@ class Shown(NamedTuple):
         said = [
             own if own == other else f"{own}→{other}" for own, other in zip(label, predicted, strict=True)
         ]
-        captions = [f"{text.escape(word)} {value}" for word, value in zip(said, number, strict=True)]
-        alts = [f"row {row}: {caption}" for row, caption in zip(chosen.tolist(), captions, strict=True)]
-        st.image(thumbnails(self.images[chosen]), captions, width=44, alt=alts)
+        with st.container(horizontal=True, gap="xsmall"):
+            tiles = zip(chosen.tolist(), thumbnails(self.images[chosen]), said, number, strict=True)
+            for row, picture, word, value in tiles:
+                caption = f"{text.escape(word)}  \n{value}"
+                st.image(picture, caption, width=44, alt=f"row {row}, {word}")

@@ -27,20 +27,18 @@ MIX = 4
 
 def tray(here: Context, rows: Rows, draft: Draft) -> None:
     """What is selected, how to select by other means than drawing, and what to do with it."""
-    with st.container(gap="small"):
-        for column, (label, count) in zip(
-            st.columns(3),
-            (("All rows", rows.n), ("Selected", len(draft.selection)), ("Marked", draft.marked)),
-            strict=True,
-        ):
-            column.metric(label, f"{count:,}")
+    with st.container(gap="xsmall"):
+        with st.container(horizontal=True, gap="medium"):
+            st.metric("All rows", f"{rows.n:,}", width="content")
+            st.metric("Selected", f"{len(draft.selection):,}", width="content")
+            st.metric("Marked", f"{draft.marked:,}", width="content")
         most_harmful(here, rows)
-        with st.container(horizontal=True, gap="small"):
-            with st.popover("Rule", icon=":material/filter_alt:", help="Select by what is known of the rows"):
+        with st.container(horizontal=True, gap="xsmall"):
+            with st.popover("Rule", width="stretch"):
                 rule(here, rows, draft)
-            with st.popover("Paste", icon=":material/content_paste:", help="Select by row number or id"):
+            with st.popover("Paste", width="stretch"):
                 paste(here, rows)
-            with st.popover("Sets", icon=":material/bookmarks:", help="Selections kept under a name"):
+            with st.popover("Sets", width="stretch"):
                 sets(here, rows, draft)
         tools(here, rows, draft)
         summary(rows, draft)
@@ -50,7 +48,7 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
 def most_harmful(here: Context, rows: Rows) -> None:
     """The k rows with the lowest psi, one click."""
     psi, criterion = ranking(here, rows)
-    with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+    with st.container(horizontal=True, gap="xsmall", vertical_alignment="bottom"):
         k = st.number_input(
             "How many of the most harmful",
             1,
@@ -58,7 +56,7 @@ def most_harmful(here: Context, rows: Rows) -> None:
             min(50, rows.n),
             key="top_k",
             label_visibility="collapsed",
-            width=120,
+            width=105,
         )
         st.button(
             f"{k:,} most harmful",
@@ -80,7 +78,7 @@ def tools(here: Context, rows: Rows, draft: Draft) -> None:
     def deselected(draft: Draft) -> Draft:
         return draft.selecting(np.empty(0, int), "deselect")
 
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="xsmall"):
         _icon(
             "undo",
             f"Undo: {back}" if back else "Nothing to undo",
@@ -153,8 +151,8 @@ def marking(here: Context, rows: Rows, draft: Draft) -> None:
         width="stretch",
         on_click=partial(here.edit, Draft.marking_remove),
     )
-    with st.container(horizontal=True, gap="small"):
-        with st.popover("Up-weight", disabled=nothing):
+    with st.container(horizontal=True, gap="xsmall"):
+        with st.popover("Up-weight", disabled=nothing, width="stretch"):
             e = st.number_input(
                 "Extra weight", 0.1, 10.0, 1.0, 0.5, key="extra", help="1 counts each row twice."
             )
@@ -165,13 +163,14 @@ def marking(here: Context, rows: Rows, draft: Draft) -> None:
                 disabled=nothing,
                 on_click=lambda: here.edit(lambda draft: draft.marking_upweight(float(e))),
             )
-        with st.popover("Relabel", disabled=nothing):
+        with st.popover("Relabel", disabled=nothing, width="stretch"):
             relabel(here, rows, draft)
         both = np.isin(draft.marked_rows, chosen, assume_unique=True).any()
         st.button(
             "Unmark",
             disabled=not both,
             help="Takes the marks off the selected rows",
+            width="stretch",
             on_click=lambda: here.edit(lambda draft: draft.unmarking(draft.selection)),
         )
 
@@ -225,10 +224,10 @@ def _add_line() -> None:
 def _condition(known: dict[str, Field], line: int, removable: bool) -> Condition:
     """One line of the rule."""
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-        name = st.selectbox("Of a row", list(known), key=f"field-{line}", width=190)
+        name = st.selectbox("Rows whose", list(known), key=f"field-{line}", width=190)
         field = known[name]
         key = f"{line}-{name}"
-        operator = st.selectbox("Operator", field.operators, key=f"operator-{key}", width=110)
+        operator = st.selectbox("is", field.operators, key=f"operator-{key}", width=120)
         value: Any
         if isinstance(field.values, Text):
             value = st.text_input("Part of the text", key=f"value-{key}", width=190)
@@ -291,7 +290,7 @@ def sets(here: Context, rows: Rows, draft: Draft) -> None:
         format_func=lambda name: f"{name} ({len(draft.sets[name]):,})",
         key="set",
     )
-    common = len(np.intersect1d(draft.sets[picked], draft.selection, assume_unique=True))
+    common = np.count_nonzero(rows.mask(draft.selection)[draft.sets[picked]])
     st.caption(f"{common:,} of its {len(draft.sets[picked]):,} rows are selected now.")
     _apply(here, rows, draft.sets[picked], picked, "set")
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
@@ -313,7 +312,7 @@ def sets(here: Context, rows: Rows, draft: Draft) -> None:
 def _apply(here: Context, rows: Rows, found: np.ndarray, what: str, key: str) -> None:
     """How the rows found meet the selection, and the button that does it."""
     mode = st.segmented_control(
-        "The selection",
+        "With the selection so far",
         MODES,
         default="replace",
         format_func=lambda mode: MODE_WORDS[mode].capitalize(),
