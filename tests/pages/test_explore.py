@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import streamlit as st
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 
 from puma_dash.ui.panels import signed
@@ -46,6 +45,21 @@ def opened(open_page, prepared):
         return at
 
     return explore
+
+
+@pytest.fixture
+def psi_of(prepared):
+    """Computes psi of another criterion, until the test ends."""
+    index = Index.of(home(), "radial", None)
+    before = index.path.read_text()
+
+    def computed(criterion):
+        params = {"source": "radial", "version": None, "method": "psi", "criterion": criterion}
+        prepared.value(params, lambda *_: None, None)
+        return entry(lambda index: index.values[f"psi/{criterion}"])["scores"]
+
+    yield computed
+    index.path.write_text(before)
 
 
 def save(history):
@@ -157,10 +171,8 @@ def test_invert_and_deselect(opened):
     assert not len(now().selection)
 
 
-def test_the_most_harmful_are_those_of_the_colour_of_the_map(opened, prepared):
-    params = {"source": "radial", "version": None, "method": "psi", "criterion": "brier"}
-    prepared.value(params, lambda *_: None, None)
-    brier = entry(lambda index: index.values["psi/brier"])["scores"]
+def test_the_most_harmful_are_those_of_the_colour_of_the_map(opened, psi_of):
+    brier = psi_of("brier")
     at = opened()
     at.selectbox(key="colour").set_value("psi of Brier score").run()
     click(at, "50 most harmful")
@@ -303,11 +315,8 @@ def test_one_ticked_row_opens_its_story(opened, jobs):
 # --- the forecast ---------------------------------------------------------------------
 
 
-def test_the_forecast_is_told_for_every_computed_criterion(opened, prepared, psi, jobs):
-    params = {"source": "radial", "version": None, "method": "psi", "criterion": "margin"}
-    prepared.value(params, lambda *_: None, None)
-    margin = entry(lambda index: index.values["psi/margin"])["scores"]
-    st.cache_resource.clear()
+def test_the_forecast_is_told_for_every_computed_criterion(opened, prepared, psi_of, jobs):
+    margin = psi_of("margin")
     at = opened(Draft(remove=[1, 2], upweight={5: 0.5}, relabel={9: 0}))
     table = at.table[0].value
     expected = (margin[[1, 2]].sum() - 0.5 * margin[5]) / 600
