@@ -34,14 +34,13 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
                 width="stretch",
             ):
                 st.switch_page("pages/3_Patch.py", query_params=here.query)
-            if not asked and st.button(
-                "Refine",
-                icon=":material/query_stats:",
-                help="Predicts accuracy, ECE and flips too, with compensation, at every strength.",
-            ):
-                records = [here.criteria[name].get("record", name) for name in forecasts_now(here, draft)]
-                here.start("forecast", {"plan": keep_plan(plan_of_draft(draft)), "criteria": records})
-                st.rerun()
+            if not asked:
+                st.button(
+                    "Refine",
+                    icon=":material/query_stats:",
+                    help="Predicts accuracy, ECE and flips too, with compensation, at every strength.",
+                    on_click=lambda: refine(here, draft),
+                )
         st.markdown(f"**Forecast** for {draft.marked:,} marked rows")
         st.table(forecast_table(here, draft, refined), border="horizontal")
         told = "Change: the sum of psi of the marked rows."
@@ -50,6 +49,12 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
         st.caption(told)
         if asked and job(here, "forecast", "Refining the forecast") and refined is not None:
             refined_forecast(here, refined, plan)
+
+
+def refine(here: Context, draft: Draft) -> None:
+    """Asks for the refined forecast, of all criteria whose psi is computed."""
+    records = [here.criteria[name].get("record", name) for name in forecasts_now(here, draft)]
+    here.start("forecast", {"plan": keep_plan(plan_of_draft(draft)), "criteria": records})
 
 
 def forecast_table(here: Context, draft: Draft, refined: dict[str, Any] | None) -> pd.DataFrame:
