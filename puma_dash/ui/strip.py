@@ -26,8 +26,10 @@ class Bins(NamedTuple):
         """The bins of ``psi`` (n,), by default as wide as the map's colours reach."""
         values = np.asarray(psi)
         reach = psi_limits(values) if limit is None else limit
-        at = np.floor((values + reach) * (BINS / (2 * reach))).clip(0, BINS - 1)
-        return cls(reach, np.bincount(at[np.isfinite(at)].astype(np.intp), minlength=BINS))
+        at = (values + reach) * (BINS / (2 * reach))
+        np.clip(at, 0, BINS - 1, out=at)
+        at[np.isnan(at)] = BINS  # to be left out
+        return cls(reach, np.bincount(at.astype(np.intp), minlength=BINS)[:BINS])
 
 
 def psi_strip(all_rows: Bins, selected: Bins) -> str:
