@@ -10,6 +10,7 @@ import streamlit as st
 
 from puma_dash.core.first_order import predicted_change
 from puma_dash.ui.figures import thumbnails
+from puma_dash.ui.rules import Field, Text
 from puma_dash.ui.state import Context, entry
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from puma_dash.workspace.drafts import Draft
 
 PSI = "psi/cross_entropy"
-OWN_COLUMNS = {"image", "row", "psi", "label", "prediction", "confidence", "mark", "fit"}
+OWN_COLUMNS = {"image", "row", "psi", "label", "prediction", "confidence", "loss", "mark", "fit"}
+FIT = ["misfit", "fits its label"]
+MARKS = ["none", "remove", "up-weight", "relabel"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +35,12 @@ class Rows:
         target: labels (n,).
         predicted: predicted classes (n,).
         confidence: of the prediction (n,).
+        loss: training loss (n,).
         images: pictures (n, h, w) or (n, 3, h, w), or None.
         classes: names.
         columns: name -> (values or codes (n,), categories or None) of everything else known of a row.
+        texts: name -> texts of the columns that are neither.
+        id: the column that names each row, where there is one.
     """
 
     here: Context
@@ -43,9 +49,12 @@ class Rows:
     target: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
+    loss: np.ndarray
     images: np.ndarray | None
     classes: list[str]
     columns: dict[str, tuple[np.ndarray, list[str] | None]]
+    texts: dict[str, Text]
+    id: str | None
 
     @classmethod
     def of(cls, here: Context) -> Rows:
@@ -68,12 +77,18 @@ class Rows:
             arrays["target"],
             arrays["predicted"],
             arrays["confidence"],
+            arrays["loss"],
             arrays.get("images"),
             info["classes"],
             {
                 column_label(c["name"]): (arrays[f"column.{c['name']}"], c["categories"])
                 for c in info["columns"]
             },
+            {
+                column_label(name): Text(arrays[f"text.{name}"], arrays[f"starts.{name}"])
+                for name in info["texts"]
+            },
+            None if info["id"] is None else column_label(info["id"]),
         )
 
     @property
@@ -103,6 +118,22 @@ class Rows:
         """Those of ``rows``, ascending, that the project has."""
         return rows[: np.searchsorted(rows, self.n)]
 
+    def shown(self, name: str, chosen: np.ndarray) -> list[Any]:
+        """What a column says of the rows ``chosen``."""
+        if name in self.texts:
+            return self.texts[name].of(chosen)
+        values, categories = self.columns[name]
+        if categories is not None:
+            return [categories[code] if code >= 0 else "" for code in values[chosen]]
+        return [int(value) if value.is_integer() else value for value in values[chosen].tolist()]
+
+    def marks(self, draft: Draft) -> np.ndarray:
+        """Codes (n,) into ``MARKS`` of what each row is marked for."""
+        codes = np.zeros(self.n, dtype=np.int8)
+        for code, marked in enumerate((draft.remove, draft.upweight.rows, draft.relabel.rows), 1):
+            codes[marked] = code
+        return codes
+
     def coordinates(self, label: str) -> tuple[np.ndarray | None, list[str]]:
         """Coordinates (n, 2) of that map and its axis titles; None where it has not been computed."""
         found = entry(self.here.index.embeddings.get(label, ""))
@@ -128,8 +159,57 @@ class Colouring:
         """Values or codes (n,), their categories, title of the scale; no values where not computed."""
         if self.criterion is None:
             return self.values, self.categories, self.title
-        found = entry(self.rows.here.index.values.get(f"psi/{self.criterion}", ""))
-        return (None if found is None else found.arrays["scores"]), None, "psi"
+        return psi_of(self.rows.here, self.criterion), None, "psi"
+
+
+def psi_of(here: Context, criterion: str) -> np.ndarray | None:
+    """psi (n,) of that criterion, or None where it has not been computed."""
+    found = entry(here.index.values.get(f"psi/{criterion}", ""))
+    return None if found is None else found.arrays["scores"]
+
+
+def ranking(here: Context, rows: Rows) -> tuple[np.ndarray, str]:
+    """psi (n,) by which rows are ranked, and of what: of the map's colour, or else of the validation loss."""
+    colour = st.session_state.get("colour", "")
+    for name, facts in here.criteria.items():
+        psi = psi_of(here, name) if colour == f"psi of {facts['label']}" else None
+        if psi is not None:
+            return psi, facts["label"]
+    return rows.psi, "cross-entropy"
+
+
+def fields(here: Context, rows: Rows, draft: Draft) -> dict[str, Field]:
+    """Everything that a rule can ask of a row."""
+    found = {
+        f"psi of {facts['label']}": Field(psi)
+        for name, facts in here.criteria.items()
+        if (psi := psi_of(here, name)) is not None
+    }
+    found["label"] = Field(rows.target, rows.classes)
+    found["prediction"] = Field(rows.predicted, rows.classes)
+    found["fit"] = Field((rows.target == rows.predicted).astype(np.int8), FIT)
+    found["confidence"] = Field(rows.confidence)
+    found["loss"] = Field(rows.loss)
+    found["mark"] = Field(rows.marks(draft), MARKS)
+    for name, (values, categories) in rows.columns.items():
+        found[name] = Field(values, categories)
+    for name, texts in rows.texts.items():
+        found[name] = Field(texts)
+    return found
+
+
+@st.cache_resource(show_spinner=False, max_entries=4, hash_funcs={Rows: lambda rows: rows.key})
+def ids(rows: Rows) -> dict[str, int]:
+    """Row of each id."""
+    assert rows.id is not None
+    if rows.id in rows.texts:
+        lines = rows.texts[rows.id].lines.tobytes().decode().split("\n")
+        return dict(zip(lines, range(rows.n), strict=False))  # after the last line comes an empty one
+    values, categories = rows.columns[rows.id]
+    named = np.array(categories)[values] if categories is not None else values
+    if np.issubdtype(named.dtype, np.floating) and np.array_equal(named, np.floor(named)):
+        named = named.astype(np.int64)
+    return dict(zip(map(str, named.tolist()), range(rows.n), strict=True))
 
 
 def column_label(name: str) -> str:
@@ -146,18 +226,34 @@ def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
     right = (rows.target == rows.predicted).astype(np.int32)
     found["label"] = Colouring(rows, values=rows.target, categories=rows.classes, title="label")
     found["prediction"] = Colouring(rows, values=rows.predicted, categories=rows.classes, title="prediction")
-    found["fit"] = Colouring(rows, values=right, categories=["misfit", "fits its label"], title="fit")
+    found["fit"] = Colouring(rows, values=right, categories=FIT, title="fit")
+    found["confidence"] = Colouring(rows, values=rows.confidence, title="confidence")
+    found["loss"] = Colouring(rows, values=rows.loss, title="loss")
     for name, (values, categories) in rows.columns.items():
-        if categories is not None:
-            found[name] = Colouring(rows, values=values, categories=categories, title=name)
+        found[name] = Colouring(rows, values=values, categories=categories, title=name)
     return found
 
 
 def forecast_now(rows: Rows, draft: Draft) -> float:
     """Predicted change of validation cross-entropy by the marks of ``draft``: -(1/n) sum_j e_j psi_j."""
-    removed = predicted_change(rows.psi, draft.remove)
-    upweighted = predicted_change(rows.psi, draft.upweight.rows, draft.upweight.values)
-    return float(removed + upweighted)
+    return _change(rows.psi, draft)
+
+
+def forecasts_now(here: Context, draft: Draft) -> dict[str, tuple[float, float]]:
+    """Value now and predicted change by the marks of ``draft``, of each criterion whose psi is computed."""
+    found = {}
+    for name in here.criteria:
+        valued = entry(here.index.values.get(f"psi/{name}", ""))
+        if valued is not None:
+            found[name] = valued.info["criterion_value"], _change(valued.arrays["scores"], draft)
+    return found
+
+
+def _change(psi: np.ndarray, draft: Draft) -> float:
+    """The sum of psi over removals and up-weights; what a new label does, psi cannot say."""
+    marked = np.concatenate([draft.remove, draft.upweight.rows])
+    e = np.concatenate([np.full(len(draft.remove), -1.0), draft.upweight.values])
+    return float(predicted_change(psi, marked, e))
 
 
 def hover_texts(rows: Rows, some: np.ndarray) -> list[str]:
@@ -171,13 +267,23 @@ def hover_texts(rows: Rows, some: np.ndarray) -> list[str]:
     ]
 
 
+def marks_of(rows: Rows, chosen: np.ndarray, draft: Draft) -> list[str]:
+    """What each of the rows ``chosen`` is marked for, in words."""
+    words = np.where(np.isin(chosen, draft.remove), "remove", "").astype(object)
+    for marks, word in (
+        (draft.upweight, lambda e: f"weight {1 + e:g}"),
+        (draft.relabel, lambda label: f"label {rows.classes[int(label)]}"),
+    ):
+        _, at, found = np.intersect1d(chosen, marks.rows, assume_unique=True, return_indices=True)
+        values, codes = np.unique(marks.values[found], return_inverse=True)
+        words[at] = np.array([word(value) for value in values], dtype=object)[codes]
+    return words.tolist()
+
+
 def gallery(rows: Rows, chosen: np.ndarray, draft: Draft) -> tuple[pd.DataFrame, dict[str, Any]]:
     """A table of the rows ``chosen``, with thumbnails of pictures, and how to show its columns."""
     import pandas as pd
 
-    marks = dict.fromkeys(draft.remove.tolist(), "remove")
-    marks |= {row: f"weight {1 + e:g}" for row, e in draft.upweight.items()}
-    marks |= {row: f"label {rows.classes[int(label)]}" for row, label in draft.relabel.items()}
     data: dict[str, Any] = {}
     columns: dict[str, Any] = {}
     if rows.images is not None:
@@ -188,11 +294,13 @@ def gallery(rows: Rows, chosen: np.ndarray, draft: Draft) -> tuple[pd.DataFrame,
     data["label"] = [rows.classes[k] for k in rows.target[chosen]]
     data["prediction"] = [rows.classes[k] for k in rows.predicted[chosen]]
     data["confidence"] = rows.confidence[chosen]
-    data["mark"] = [marks.get(row, "") for row in chosen.tolist()]
-    for name, (values, categories) in rows.columns.items():
-        shown = values[chosen]
-        data[name] = shown if categories is None else [categories[k] if k >= 0 else "" for k in shown]
+    data["loss"] = rows.loss[chosen]
+    data["mark"] = marks_of(rows, chosen, draft)
+    for name in (*rows.columns, *rows.texts):
+        data[name] = rows.shown(name, chosen)
     columns["psi"] = st.column_config.NumberColumn("psi", format="%.3f")
+    columns["mark"] = st.column_config.TextColumn("mark", width=90)
+    columns["loss"] = st.column_config.NumberColumn("loss", format="%.3f")
     columns["confidence"] = st.column_config.ProgressColumn(
         "confidence", format="percent", min_value=0.0, max_value=1.0
     )

@@ -58,11 +58,11 @@ class Marks:
         """Number of rows."""
         return len(self.rows)
 
-    def having(self, rows: np.ndarray, value: float) -> Marks:
-        """The marks with ``value`` for every one of ``rows``."""
+    def having(self, rows: np.ndarray, value: ArrayLike) -> Marks:
+        """The marks with ``value``, one for all or one for each, on ``rows``."""
         others = self.without(rows)
         together = np.concatenate([others.rows, rows])
-        values = np.concatenate([others.values, np.full(len(rows), value)])
+        values = np.concatenate([others.values, np.broadcast_to(np.asarray(value, np.float64), rows.shape)])
         order = np.argsort(together)
         return Marks(together[order], values[order])
 
@@ -108,11 +108,12 @@ class Draft:
         """The draft with ``rows`` selected."""
         return replace(self, selection=row_set(rows), action=action)
 
-    def marking_remove(self) -> Draft:
-        """The draft with the selected rows marked to be removed."""
-        clear = self.unmarking(self.selection)
-        remove = np.union1d(clear.remove, self.selection)
-        return replace(clear, remove=remove, action=f"mark {len(self.selection):,} to remove")
+    def marking_remove(self, rows: ArrayLike | None = None) -> Draft:
+        """The draft with ``rows``, by default those selected, marked to be removed."""
+        marked = self.selection if rows is None else row_set(rows)
+        clear = self.unmarking(marked)
+        remove = np.union1d(clear.remove, marked)
+        return replace(clear, remove=remove, action=f"mark {len(marked):,} to remove")
 
     def marking_upweight(self, e: float) -> Draft:
         """The draft with the selected rows marked to count 1 + ``e`` times."""
@@ -120,11 +121,17 @@ class Draft:
         upweight = clear.upweight.having(self.selection, e)
         return replace(clear, upweight=upweight, action=f"mark {len(self.selection):,} to up-weight")
 
-    def marking_relabel(self, label: int) -> Draft:
-        """The draft with the selected rows marked to get the label with that number."""
-        clear = self.unmarking(self.selection)
-        relabel = clear.relabel.having(self.selection, label)
-        return replace(clear, relabel=relabel, action=f"mark {len(self.selection):,} to relabel")
+    def marking_relabel(self, labels: ArrayLike, rows: ArrayLike | None = None) -> Draft:
+        """The draft with rows marked to get another label.
+
+        Args:
+            labels: class number, one for all rows or one for each.
+            rows: (m,) ascending, each once; by default those selected.
+        """
+        marked = self.selection if rows is None else row_set(rows)
+        clear = self.unmarking(marked)
+        relabel = clear.relabel.having(marked, labels)
+        return replace(clear, relabel=relabel, action=f"mark {len(marked):,} to relabel")
 
     def unmarking(self, rows: ArrayLike | None = None) -> Draft:
         """The draft without marks on ``rows``, by default on any row."""
@@ -145,6 +152,11 @@ class Draft:
         """The draft with ``rows``, by default those selected, kept as the set of that name."""
         kept = self.selection if rows is None else row_set(rows)
         return replace(self, sets={**self.sets, name: kept}, action=f"keep {name}")
+
+    def renaming(self, name: str, new: str) -> Draft:
+        """The draft with the set of that name under a new one, in its place."""
+        sets = {new if other == name else other: rows for other, rows in self.sets.items()}
+        return replace(self, sets=sets, action=f"rename {name} to {new}")
 
     def dropping(self, name: str) -> Draft:
         """The draft without the set of that name."""

@@ -13,10 +13,11 @@ from puma_dash.core.criteria import CRITERIA, usable_criteria
 from puma_dash.core.engine import Engine
 from puma_dash.core.evaluation.metrics import metrics
 from puma_dash.core.evaluation.reliability import reliability
-from puma_dash.core.types import Project
+from puma_dash.core.types import Project, Split
 
 LARGEST_THUMBNAIL = 128
 MOST_CATEGORIES = 30
+ID_NAMES = ("id", "uid", "uuid", "key")
 
 
 class _Column(TypedDict):
@@ -48,6 +49,8 @@ def overview_of(
         "rows": {"train": len(train), "validation": len(validation), "test": len(project.test or ())},
         "columns": columns,
         "validation_columns": validation_columns,
+        "texts": [name.removeprefix("text.") for name in arrays if name.startswith("text.")],
+        "id": _id_column(train),
         "criteria": {
             key: {"label": CRITERIA[key].label, "unit": CRITERIA[key].unit, "refused": reason}
             for key, reason in usable_criteria(project).items()
@@ -76,6 +79,7 @@ def _of_split(engine: Engine, split: str) -> tuple[dict[str, np.ndarray], list[_
     images = _images(data.inputs)
     if images is not None:
         arrays["images"] = images
+    arrays |= _texts(data.meta)
     return arrays, _columns(data.meta, arrays) + _columns(data.groups, arrays), probabilities
 
 
@@ -118,6 +122,37 @@ def _columns(frame: pd.DataFrame | None, arrays: dict[str, np.ndarray]) -> list[
             arrays[f"column.{name}"] = codes.astype(np.int32)
             described.append(_Column(name=str(name), categories=[str(c) for c in categories]))
     return described
+
+
+def _texts(frame: pd.DataFrame | None) -> dict[str, np.ndarray]:
+    """The columns of ``frame`` that are neither numbers nor few categories, each as one long text.
+
+    Under "text.NAME" lie the rows as UTF-8, a line each, and under "starts.NAME" where each begins (n + 1,).
+    """
+    found: dict[str, np.ndarray] = {}
+    if frame is None:
+        return found
+    for name in frame.columns:
+        column = frame[name]
+        if pd.api.types.is_numeric_dtype(column) or column.nunique() <= MOST_CATEGORIES:
+            continue
+        lines = column.astype("string").fillna("").str.replace(r"\s+", " ", regex=True)
+        text = np.frombuffer(("\n".join(lines) + "\n").encode(), np.uint8)
+        found[f"text.{name}"] = text
+        found[f"starts.{name}"] = np.concatenate([[0], np.flatnonzero(text == ord("\n")) + 1])
+    return found
+
+
+def _id_column(data: Split) -> str | None:
+    """The column that names each row: called id, or like it, and never the same twice."""
+    if data.meta is None:
+        return None
+    for name in data.meta.columns:
+        called = str(name).casefold()
+        named = called in ID_NAMES or called.endswith(("_id", " id"))
+        if named and data.meta[name].is_unique and data.meta[name].notna().all():
+            return str(name)
+    return None
 
 
 def _summary(project: Project) -> str:

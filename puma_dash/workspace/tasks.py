@@ -40,6 +40,7 @@ from puma_dash.workspace.records import (
     table,
 )
 from puma_dash.workspace.store import Store, home, key
+from puma_dash.workspace.story import story_of
 
 DEFAULT_CRITERION = "cross_entropy"
 
@@ -156,7 +157,11 @@ def forecast(params: dict[str, Any], progress: Progress, cancel: CancelEvent) ->
     """Predicts what a plan does to the validation split, before anything is changed."""
     project, _ = _opened(params, progress)
     found = forecasting.forecast(
-        project, plan_of(read_plan(params["plan"])), progress=within(progress, 0.2, 1), cancel=cancel
+        project,
+        plan_of(read_plan(params["plan"])),
+        [criterion_of(record) for record in params.get("criteria", ())],
+        progress=within(progress, 0.2, 1),
+        cancel=cancel,
     )
     return {
         "criteria": found.criteria,
@@ -166,6 +171,15 @@ def forecast(params: dict[str, Any], progress: Progress, cancel: CancelEvent) ->
         "flips": len(found.flips),
         "diagnostics": plain(found.diagnostics),
     }
+
+
+def story(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """What is known of one training row: whom it hurts, what is like it, what it is suspected of."""
+    project, _ = _opened(params, progress)
+    row = int(params["row"])
+    name = key("story", project.fingerprint, project.class_names, row, CODE)
+    _store().fetch(name, lambda: story_of(project, row, within(progress, 0.2, 1), cancel))
+    return {"story": name, "row": row}
 
 
 def patch(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
@@ -240,6 +254,7 @@ TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any
     "value": value,
     "embed": embed,
     "forecast": forecast,
+    "story": story,
     "patch": patch,
     "accept": accept,
     "devices": devices,

@@ -134,6 +134,26 @@ def test_refined_against_dense_jacobians(case):
         assert changes[some.name] == pytest.approx(float(change), rel=1e-7, abs=1e-12)
 
 
+def test_a_new_label_against_gradients_actually_reweighted(case):
+    """The row as it was goes, the row with its new label comes: two gradients, added by hand."""
+    reference, (x, y) = Reference(case), case.validation
+    labels = reference.y.clone()
+    rows = [0, 4, 6]
+    labels[rows] = (labels[rows] + 1) % len(case.project().class_names)
+    mean = (reference.gradients(targets=labels) - reference.gradients()).sum(0) / reference.n
+    delta = -torch.linalg.solve(reference.b(0.05), mean)
+    plan = puma.PatchPlan(
+        relabel={row: int(labels[row]) for row in rows}, hold=("cross_entropy",), method="influence"
+    )
+    found = puma.forecast(case.project(), plan, curvature=CURVATURE)
+    expected = float(reference.criterion_gradient() @ delta)
+    assert found.criteria["cross_entropy"] == pytest.approx(expected, rel=1e-6)
+    z, dz = reference.outputs(x), reference.jacobians(x) @ delta
+    loss, y = LOSS[case.loss], torch.as_tensor(y)
+    refined = float((loss(z + dz, y) - loss(z, y)).mean())
+    assert found.refined["cross_entropy"] == pytest.approx(refined, rel=1e-6)
+
+
 @pytest.mark.parametrize("strength", [1, 0.35, 3.0])
 def test_strengths_run_from_nothing_past_the_plan(case, strength):
     found = puma.forecast(case.project(), plan_for(strength), curvature=CURVATURE)

@@ -31,6 +31,20 @@ def test_a_row_has_one_mark_and_the_last_one_wins():
     assert marks(draft.unmarking()) == ([], {}, {})
 
 
+def test_rows_get_a_label_each_and_marks_can_name_their_rows():
+    draft = Draft(selection=[5, 2, 9]).marking_relabel([1, 0, 7])
+    assert marks(draft) == ([], {}, {2: 1, 5: 0, 9: 7})
+    draft = draft.marking_relabel([4, 3], [1, 9]).marking_remove([2, 8])
+    assert marks(draft) == ([2, 8], {}, {1: 4, 5: 0, 9: 3})
+    assert draft.selection.tolist() == [2, 5, 9]
+
+
+def test_a_set_is_renamed_in_its_place():
+    draft = Draft(selection=[1]).keeping("a").selecting([2], "").keeping("b").renaming("a", "c")
+    assert {name: rows.tolist() for name, rows in draft.sets.items()} == {"c": [1], "b": [2]}
+    assert list(draft.sets) == ["c", "b"]
+
+
 def test_rows_are_sorted_once_each_and_not_to_be_written_to():
     draft = Draft(selection=[3, 1, 3], upweight={7: 2.0, 4: 1.0})
     assert draft.selection.tolist() == [1, 3]

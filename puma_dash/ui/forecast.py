@@ -1,0 +1,92 @@
+"""The forecast of the marked rows on the Explore page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from puma_dash.ui import text
+from puma_dash.ui.explore import Rows, forecasts_now
+from puma_dash.ui.figures import strength_figure
+from puma_dash.ui.panels import chart, job, signed
+from puma_dash.ui.patching import keep_plan, plan_name, plan_of_draft
+from puma_dash.ui.state import Context
+from puma_dash.workspace.drafts import Draft
+
+
+def forecast(here: Context, rows: Rows, draft: Draft) -> None:
+    """The forecast of the marked rows: at once from psi, refined on request; then the way to the patch."""
+    if not draft.marked:
+        st.caption("Mark rows to see what patching them away is predicted to do.")
+        return
+    with st.container(gap="xsmall"):
+        state = here.job("forecast")
+        plan = {} if state is None else plan_of_draft(draft)
+        asked = state is not None and state.params.get("plan") == plan_name(plan)
+        refined = state.result if state is not None and asked and state.status == "done" else None
+        with st.container(horizontal=True, gap="xsmall"):
+            if st.button(
+                f"Patch {draft.marked:,} rows",
+                type="primary",
+                icon=":material/arrow_forward:",
+                width="stretch",
+            ):
+                st.switch_page("pages/3_Patch.py", query_params=here.query)
+            if not asked:
+                st.button(
+                    "Refine",
+                    icon=":material/query_stats:",
+                    help="Predicts accuracy, ECE and flips too, with compensation, at every strength.",
+                    on_click=lambda: refine(here, draft),
+                )
+        st.markdown(f"**Forecast** for {draft.marked:,} marked rows")
+        st.table(forecast_table(here, draft, refined), border="horizontal")
+        told = "Change: the sum of psi of the marked rows."
+        if len(draft.relabel) and refined is None:
+            told += f" It leaves out the {len(draft.relabel):,} new labels; Refine works out what they do."
+        st.caption(told)
+        if asked and job(here, "forecast", "Refining the forecast") and refined is not None:
+            refined_forecast(here, refined, plan)
+
+
+def refine(here: Context, draft: Draft) -> None:
+    """Asks for the refined forecast, of all criteria whose psi is computed."""
+    records = [here.criteria[name].get("record", name) for name in forecasts_now(here, draft)]
+    here.start("forecast", {"plan": keep_plan(plan_of_draft(draft)), "criteria": records})
+
+
+def forecast_table(here: Context, draft: Draft, refined: dict[str, Any] | None) -> pd.DataFrame:
+    """Each computed criterion: its value now, its change by the sum of psi and, once known, refined."""
+    found = forecasts_now(here, draft)
+    index = pd.Index([f"{here.criteria[name]['label']} ({here.criteria[name]['unit']})" for name in found])
+    table = {
+        "now": [f"{value:.4f}" for value, _ in found.values()],
+        "change": [signed(change) if change else "0" for _, change in found.values()],
+    }
+    if refined is not None:
+        table["refined"] = [signed(refined["refined"].get(name)) for name in found]
+    return pd.DataFrame(table, index=index)
+
+
+def refined_forecast(here: Context, found: dict[str, Any], plan: dict[str, Any]) -> None:
+    """What the refined forecast adds: metrics, flips, and how all of it goes with strength."""
+    st.dataframe(text.forecast_table(found["metrics"]), hide_index=True)
+    st.caption(
+        f"Predicted on {found['diagnostics']['n']:,} validation rows, with compensation; "
+        f"{found['flips']:,} of them change class."
+    )
+    strength_chart(here, found["strengths"], plan)
+
+
+def strength_chart(here: Context, strengths: dict[str, Any], plan: dict[str, Any]) -> None:
+    """The refined forecast of what must hold, at every strength, with its rails."""
+    table = pd.DataFrame(**strengths)
+    label = {name: here.criteria[name]["label"] for name in plan["hold"]}
+    changes = {label[name]: table[name] for name in plan["hold"]}
+    rails = {label[name]: plan["tolerance"].get(name, 0.0) for name in plan["hold"]}
+    given = (table.index, changes, rails)
+    figure = strength_figure(*given, at=plan["strength"], title="Predicted change against strength")
+    alt = text.strength_alt(*given, at=plan["strength"])
+    chart(figure, alt, text.READ_STRENGTH, key="forecast-strength")
