@@ -77,10 +77,11 @@ def known(here: Context, rows: Rows, draft: Draft, row: int) -> None:
     ]
     if mark := marks_of(rows, at, draft)[0]:
         pairs.append(("Marked", text.escape(mark)))
-    pairs += [
-        (text.escape(name), text.escape(str(rows.shown(name, at)[0])))
-        for name in (*rows.columns, *rows.texts)
-    ]
+    for name in (*rows.columns, *rows.texts):
+        value = rows.shown(name, at)[0]
+        pairs.append(
+            (text.escape(name), text.escape(f"{value:.4g}" if isinstance(value, float) else str(value)))
+        )
     if rows.images is None:
         facts(pairs)
     else:
