@@ -6,7 +6,7 @@ import streamlit as st
 
 from puma_dash.ui import text
 from puma_dash.ui.bootstrap import bootstrap
-from puma_dash.ui.explore import Rows, colourings, forecast_now, gallery, hover_texts
+from puma_dash.ui.explore import Rows, colourings, forecast_now, gallery, hover_texts, leading
 from puma_dash.ui.figures import map_figure, strength_figure
 from puma_dash.ui.gesture import MODES, combine, is_empty_gesture, rows_inside
 from puma_dash.ui.panels import chart, facts, job, ready, signed
@@ -80,7 +80,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         running = here.job("value")
         if running is None or (not running.live and running.params.get("criterion") != chosen.criterion):
             here.start("value", {"method": "psi", "criterion": chosen.criterion})
-        if job(here, "value", f"Computing {colour}"):
+        if job(here, "value", f"Computing {text.escape(colour)}"):
             here.forget("value")
             st.rerun()
         return
@@ -139,8 +139,14 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
     k = top_at.number_input(
         "How many of the most harmful", 1, rows.n, min(50, rows.n), key="top_k", label_visibility="collapsed"
     )
-    if button_at.button(f"{k:,} most harmful", icon=":material/trending_down:", width="stretch"):
-        worst = np.argsort(rows.psi, kind="stable")[: int(k)]
+    label, psi = leading(rows)
+    if button_at.button(
+        f"{k:,} most harmful",
+        icon=":material/trending_down:",
+        width="stretch",
+        help=f"For {text.escape(label)}.",
+    ):
+        worst = np.argsort(psi, kind="stable")[: int(k)]
         here.edit(lambda draft: draft.selecting(worst, f"select the {k} most harmful"))
         st.rerun()
 

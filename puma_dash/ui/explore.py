@@ -110,7 +110,7 @@ class Colouring:
     """One way to colour the map; psi of a criterion may still have to be computed."""
 
     rows: Rows
-    criterion: str | None = None
+    criterion: str | dict[str, Any] | None = None
     values: np.ndarray | None = None
     categories: list[str] | None = None
     title: str = "psi"
@@ -134,6 +134,11 @@ def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
     found = {
         f"psi of {facts['label']}": Colouring(rows, criterion=key) for key, facts in here.criteria.items()
     }
+    asked = here.job("value")
+    if asked is not None and "label" in asked.params:  # on its way, from Health
+        found.setdefault(
+            f"psi of {asked.params['label']}", Colouring(rows, criterion=asked.params["criterion"])
+        )
     right = (rows.target == rows.predicted).astype(np.int32)
     found["label"] = Colouring(rows, values=rows.target, categories=rows.classes, title="label")
     found["prediction"] = Colouring(rows, values=rows.predicted, categories=rows.classes, title="prediction")
@@ -142,6 +147,16 @@ def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
         if categories is not None:
             found[name] = Colouring(rows, values=values, categories=categories, title=name)
     return found
+
+
+def leading(rows: Rows) -> tuple[str, np.ndarray]:
+    """What "most harmful" refers to: the criterion whose psi colours the map, else cross-entropy; its psi."""
+    asked = st.session_state.get("colour")
+    for key, facts in rows.here.criteria.items():
+        found = entry(rows.here.index.values.get(f"psi/{key}", ""))
+        if found is not None and asked == f"psi of {facts['label']}":
+            return facts["label"], found.arrays["scores"]
+    return "cross-entropy", rows.psi
 
 
 def forecast_now(rows: Rows, draft: Draft) -> float:
