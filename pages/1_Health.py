@@ -3,16 +3,17 @@
 import numpy as np
 import streamlit as st
 
-from puma_dash.core.evaluation import estimates
-from puma_dash.ui import health, health_figures
+from puma_dash.core.evaluation import calibration
+from puma_dash.ui import findings, health, health_figures
 from puma_dash.ui.bootstrap import bootstrap
-from puma_dash.ui.explore import PSI, Rows
-from puma_dash.ui.health import Held, Slice, interval, percent
-from puma_dash.ui.panels import chart, duration, job, ready
-from puma_dash.ui.state import Context, entry
+from puma_dash.ui.explore import Rows
+from puma_dash.ui.findings import percent
+from puma_dash.ui.health import Held, Slice
+from puma_dash.ui.health_panels import card, checks, explore_these, robustness
+from puma_dash.ui.panels import chart, ready
+from puma_dash.ui.state import Context
 from puma_dash.ui.text import escape
 
-ICONS = {"ok": ":material/check_circle:", "note": ":material/info:", "warning": ":material/warning:"}
 LABELS = {"nll": "NLL (nats)", "brier": "Brier score", "ece": "ECE, 15 bins", "smooth_ece": "Smooth ECE"}
 HELP = {
     "nll": "Negative log-likelihood of the true class, the loss. Lower is better. Interval: bootstrap.",
@@ -35,14 +36,15 @@ def main() -> None:
             here.start("prepare", {})
             st.switch_page("app.py", query_params=here.query)
         st.stop()
-    first, *others = health.findings(held)
+    first, *others = findings.findings(held)
     st.markdown(f"#### {escape(first)}")
     st.markdown("  \n".join(map(escape, others)))
     wrong = np.flatnonzero(~held.correct)
     if len(wrong):
-        explore_these(here, Slice("all errors", wrong), "errors", f"Explore all {len(wrong):,} errors")
+        all_errors = Slice("all errors", wrong)
+        explore_these(here, all_errors, "errors", f"Explore all {len(wrong):,} errors", "primary")
     metrics(held)
-    left, right = st.columns(2, gap="large")
+    left, right = st.columns([1, 1.4], gap="large")
     with left:
         confusions(here, held)
     with right:
@@ -52,26 +54,8 @@ def main() -> None:
         reliability(here, held)
     with right:
         influence(here)
-    left, right = st.columns(2, gap="large")
-    with left:
-        checks(here)
-    with right:
         robustness(here, held)
-
-
-def explore_these(here: Context, found: Slice, key: str, label: str = "") -> None:
-    """The way from validation rows to the training rows behind them: psi of the loss on exactly these."""
-    n = len(found.rows)
-    if st.button(
-        label or f"Explore these {n:,} row{'s' * (n != 1)}",
-        key=f"explore-{key}",
-        icon=":material/travel_explore:",
-        help="Computes the influence of every training row on the loss of exactly these validation rows.",
-    ):
-        record = {"criterion": "cross_entropy", "split": "validation", "rows": found.rows.tolist()}
-        here.start("value", {"method": "psi", "criterion": record, "label": found.name})
-        st.session_state["colour"] = f"psi of {found.name}"
-        st.switch_page("pages/2_Explore.py", query_params=here.query)
+    checks(here)
 
 
 def metrics(held: Held) -> None:
@@ -85,25 +69,31 @@ def metrics(held: Held) -> None:
         positive = positive_at.selectbox(
             "Positive class", names, positive, format_func=held.classes.__getitem__, key="positive"
         )
-    by_chance = estimates.calibrated_ece(
-        estimates.binned(held.confidence, held.correct, estimates.equal_width())
+    by_chance = calibration.calibrated_ece(
+        calibration.binned(held.confidence, held.correct, calibration.equal_width())
     )
     ece_help = (
         f"Mean distance of accuracy from confidence. Perfectly calibrated models would show "
-        f"{by_chance[0]:.3f} here on average, and less than {by_chance[1]:.3f} in 95 % of cases. Interval: bootstrap."
+        f"{by_chance[0]:.3f} here on average, and less than {by_chance[1]:.3f} in 95 % of cases. "
+        "Interval: bootstrap."
     )
     with st.container(horizontal=True):
         card("Accuracy", known["accuracy"], True, "Share of rows that are right. Interval: Wilson.")
         for name, label in LABELS.items():
             card(label, known[name], False, HELP.get(name, ece_help))
         worst, found = health.worst(held, column)
-        what = "group's" if column else "class's"
-        card(f"Worst {what} accuracy", found, True, f"{column or 'class'} = {worst}. Interval: Wilson.")
+        what = f"Worst {'group' if column else 'class'}: {worst}"
+        card(escape(what), found, True, "Its accuracy. Interval: Wilson.")
         if column:
             parity, odds = health.parity_gaps(held, column, positive)
             name = held.classes[positive]
-            card("Demographic parity gap", parity, True, f"How often {name} is predicted, between groups.")
-            card("Equalized odds gap", odds, True, f"The same among rows that are {name}, or are not.")
+            card(
+                "Parity gap",
+                parity,
+                True,
+                f"Demographic parity: {name} predicted, by group.",
+            )
+            card("Odds gap", odds, True, f"Equalized odds: the same for rows that are {name}, or are not.")
     st.caption(
         f"All on validation, n = {held.n:,}, with 95 % intervals. The test split stays closed here: only "
         "*Accept* and the report look at it."
@@ -112,15 +102,6 @@ def metrics(held: Held) -> None:
             if held.groups
             else " Gaps between groups need a column of groups: `puma.Split(..., groups=...)`."
         )
-    )
-
-
-def card(label: str, found: estimates.Estimate, as_percent: bool, told: str) -> None:
-    """One figure."""
-    value = percent(found.value) if as_percent or np.isnan(found.value) else f"{found.value:.3f}"
-    under = interval(found, as_percent)
-    st.metric(
-        label, value, under, delta_color="off", delta_arrow="off", help=escape(told), border=True, width=210
     )
 
 
@@ -167,15 +148,16 @@ def confusions(here: Context, held: Held) -> None:
 def slices(here: Context, held: Held) -> None:
     """Every slice, those with more errors than chance explains first."""
     st.subheader("Slices")
-    table = health.slice_table(held)
+    table = findings.slice_table(held)
     ranked = int(table["p"].notna().sum())
-    shown = table[["name", "n", "accuracy"]].copy()
+    shown = table[["name", "n"]].copy()
+    shown["accuracy"] = 100 * table["accuracy"]
     shown["interval"] = [
         f"{100 * low:.1f} to {100 * high:.1f}" for low, high in zip(table["low"], table["high"], strict=True)
     ]
     shown["difference"] = 100 * table["difference"]
     shown["nll"] = table["nll"]
-    shown["p"] = ["too few rows" if np.isnan(p) else health.p_text(p) for p in table["corrected"]]
+    shown["p"] = ["too few rows" if np.isnan(p) else findings.p_text(p) for p in table["corrected"]]
     number = st.column_config.NumberColumn
     event = st.dataframe(
         shown,
@@ -185,19 +167,19 @@ def slices(here: Context, held: Held) -> None:
         on_select="rerun",
         selection_mode="single-row",
         column_config={
-            "name": "Slice",
-            "n": number("n", format="localized"),
-            "accuracy": number("Accuracy", format="percent"),
-            "interval": "95 % (%)",
-            "difference": number("vs rest (points)", format="%+.1f"),
-            "nll": number("NLL (nats)", format="%.3f"),
-            "p": "Evidence",
+            "name": st.column_config.TextColumn("Slice", width=104),
+            "n": number("n", format="localized", width=48),
+            "accuracy": number("Accuracy", format="%.1f %%", width=72),
+            "interval": st.column_config.TextColumn("95 % interval", width=92),
+            "difference": number("vs rest", format="%+.1f", width=62, help="In points of accuracy."),
+            "nll": number("NLL", format="%.3f", width=54, help="Mean loss, in nats."),
+            "p": st.column_config.TextColumn("Evidence", width=78, help="p-value, corrected (Holm)."),
         },
     )
     st.caption(
         f"Sorted by evidence: how rarely a random set of that size has as many errors (Fisher's exact test). "
         f"Of {ranked:,} slices, about {max(1, round(0.05 * ranked)):,} would fall below p = .05 by chance "
-        f"alone, so p is corrected for that (Holm). Slices of fewer than {health.FEW} rows are not ranked. "
+        f"alone, so p is corrected for that (Holm). Slices of fewer than {findings.FEW} rows are not ranked. "
         "Columns of numbers are cut into quarters. Click a line's box to pick it."
     )
     lines = event["selection"]["rows"]
@@ -205,7 +187,7 @@ def slices(here: Context, held: Held) -> None:
     if not len(table):
         st.caption("All rows share one label and one prediction: there is nothing to slice.")
         return
-    chosen = health.slices(held)[int(table["slice"].iloc[line])]
+    chosen = findings.slices(held)[int(table["slice"].iloc[line])]
     low, high, accuracy = (table[name].iloc[line] for name in ("low", "high", "accuracy"))
     st.markdown(
         f"**{escape(chosen.name)}**: {percent(accuracy)} right ({100 * low:.1f} to {100 * high:.1f} %, "
@@ -217,19 +199,19 @@ def slices(here: Context, held: Held) -> None:
 def reliability(here: Context, held: Held) -> None:
     """Whether confidence can be believed, with what chance alone would show."""
     st.subheader("Calibration")
-    part_at, bins_at = st.columns([1.2, 1], vertical_alignment="bottom")
     parts = health.calibration_parts(held)
-    part = part_at.selectbox("Of which rows", list(parts), key="part")
-    binning = bins_at.segmented_control(
-        "Bins", ["equal width", "equal mass"], default="equal width", required=True, key="bins"
-    )
+    with st.container(horizontal=True):
+        part = st.selectbox("Of which rows", list(parts), key="part", width=210)
+        binning = st.segmented_control(
+            "Bins", ["equal width", "equal mass"], default="equal width", required=True, key="bins"
+        )
     rows = parts[part]
     confidence, correct = held.confidence, held.correct
     if rows is not None:
         confidence, correct = confidence[rows], correct[rows]
     edges = health.edges_of(confidence, binning)
-    bins = estimates.binned(confidence, correct, edges)
-    band = estimates.consistency_band(bins)
+    bins = calibration.binned(confidence, correct, edges)
+    band = calibration.consistency_band(bins)
     asked = st.session_state.get("bin")
     widest = health.widest_bin(bins)
     number = asked[2] if asked and asked[:2] == (part, binning) and asked[2] < len(bins["count"]) else widest
@@ -245,8 +227,8 @@ def reliability(here: Context, held: Held) -> None:
     figure = health_figures.band_figure(
         bins,
         band,
-        title=f"Confidence {abs(gap):.1%} {'above' if gap > 0 else 'below'} accuracy on average",
-        subtitle=f"n = {len(confidence):,}: {part.rsplit(' (', 1)[0]}; bins of {binning}",
+        title=f"Confidence is {100 * abs(gap):.1f} points too {'high' if gap > 0 else 'low'}",
+        subtitle=f"on average, {part.rsplit(' (', 1)[0]}, n = {len(confidence):,}",
         picked=number,
     )
     alt = health_figures.band_alt(bins, band)
@@ -263,14 +245,12 @@ def influence(here: Context) -> None:
     psi = Rows.of(here).psi
     harmful, valuable, limits = health.tails(psi)
     top = health.top_share(psi)
-    figure = health_figures.psi_figure(
-        psi, limits, title=f"1 % of the training rows carry {top:.0%} of all |psi|"
-    )
+    figure = health_figures.psi_figure(psi, limits, title=f"1 % of rows carry {100 * top:.0f} % of |psi|")
     alt = health_figures.psi_alt(psi, len(harmful), len(valuable))
     chart(figure, alt, health_figures.READ_PSI, key="psi")
     st.markdown(
         f"**Below −{health.FAR:g} robust deviations**: {len(harmful):,} of {len(psi):,} training rows "
-        f"({len(harmful) / len(psi):.1%}); above +{health.FAR:g}: {len(valuable):,}"
+        f"({percent(len(harmful) / len(psi))}); above +{health.FAR:g}: {len(valuable):,}"
     )
     if len(harmful) and st.button(
         f"Explore these {len(harmful):,} training rows", key="explore-tail", icon=":material/travel_explore:"
@@ -278,70 +258,6 @@ def influence(here: Context) -> None:
         here.edit(lambda draft: draft.selecting(harmful, "select the harmful tail"))
         st.session_state["colour"] = "psi of cross-entropy"
         st.switch_page("pages/2_Explore.py", query_params=here.query)
-
-
-def checks(here: Context) -> None:
-    """How far to believe these numbers."""
-    st.subheader("Checks")
-    found = entry(here.index.health.get("checks", ""))
-    if found is None:
-        valued = entry(here.index.values.get(PSI, ""))
-        cost = "" if valued is None else f" ({duration(2 * valued.info['seconds'])} as last measured)"
-        st.markdown(
-            "Is the model at a minimum of its objective, does it answer the same twice, do rows repeat or "
-            f"leak into validation or test? Takes about as long as psi of two criteria{cost}. Of the test split "
-            "only the inputs are compared with training; no prediction is looked at."
-        )
-        running = here.job("checks")
-        if running is None or running.status == "done":
-            if st.button("Run the checks", icon=":material/fact_check:"):
-                here.start("checks", {})
-                st.rerun()
-        elif job(here, "checks", "Checking the project"):
-            st.rerun()
-        return
-    statuses = [finding["status"] for finding in found.info["findings"]]
-    st.caption(
-        f"{statuses.count('ok')} fine, {statuses.count('note')} notes, {statuses.count('warning')} warnings."
-    )
-    for finding in found.info["findings"]:
-        said = f"{ICONS[finding['status']]} **{finding['check'].capitalize()}** ({finding['status']})  \n"
-        st.markdown(said + escape(f"{finding['sentence']} {finding['advice']}"))
-
-
-def robustness(here: Context, held: Held) -> None:
-    """Accuracy on rows that were moved a little to where the model errs most; computed on request only."""
-    st.subheader("Robust accuracy")
-    facts = here.overview.info["criteria"]["adversarial"]
-    if facts["refused"] is not None:
-        st.caption(escape(facts["refused"]))
-        return
-    found = entry(here.index.health.get("robustness", ""))
-    epsilon_at, button_at = st.columns([1, 1.4], vertical_alignment="bottom")
-    epsilon = epsilon_at.number_input(
-        "Moved by at most", 0.0, 1e6, 0.1, 0.05, key="epsilon", help="Of each input, in its own unit."
-    )
-    if button_at.button("Attack and measure", icon=":material/security:", width="stretch"):
-        here.start("robustness", {"epsilon": float(epsilon)})
-        st.rerun()
-    running = here.job("robustness")
-    if running is not None and job(here, "robustness", "Moving validation rows to where the model errs"):
-        here.forget("robustness")
-        st.rerun()
-    if found is None:
-        st.caption(
-            f"Costs 11 passes over {held.n:,} validation rows, 10 of them with gradients (PGD, 10 steps)."
-        )
-        return
-    right = found.arrays["right"]
-    card("Robust accuracy (PGD)", estimates.share(right), True, "Interval: Wilson.")
-    lost = np.flatnonzero(held.correct & ~right)
-    moved = found.info["epsilon"]
-    st.markdown(
-        f"Moved by up to {moved:g}, {len(lost):,} of {held.correct.sum():,} right answers turn wrong."
-    )
-    if len(lost):
-        explore_these(here, Slice(f"answers lost when moved by {moved:g}", lost), "lost")
 
 
 main()

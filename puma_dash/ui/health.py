@@ -1,4 +1,4 @@
-"""What the Health page finds in the validation rows: figures, confusions, slices, sentences."""
+"""What the Health page shows of the validation rows: figures, gaps, confusions, bins; the tails of psi."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from puma_dash.core.evaluation import estimates
-from puma_dash.core.evaluation.estimates import Estimate, share_interval
+from puma_dash.core.evaluation import calibration, estimates
+from puma_dash.core.evaluation.estimates import Estimate
 from puma_dash.ui.explore import column_label
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from puma_dash.ui.state import Context
 
-FEW = 20
-"""Slices of fewer rows are shown but not ranked: one row moves their accuracy by 5 points or more."""
 MOST_CLASSES = 15
 """More classes than these do not fit into a confusion matrix that can be read and clicked."""
 FAR = 3.0
@@ -120,10 +116,10 @@ class Slice:
 
 # --- figures --------------------------------------------------------------------------
 
-_kept = st.cache_data(show_spinner=False, max_entries=32, hash_funcs={Held: lambda held: held.key})
+kept = st.cache_data(show_spinner=False, max_entries=32, hash_funcs={Held: lambda held: held.key})
 
 
-@_kept
+@kept
 def figures(held: Held) -> dict[str, Estimate]:
     """Accuracy, NLL, Brier score, ECE and smooth ECE of all rows."""
     correct, confidence = held.correct, held.confidence
@@ -131,8 +127,8 @@ def figures(held: Held) -> dict[str, Estimate]:
         "accuracy": estimates.share(correct),
         "nll": estimates.mean(held.loss),
         "brier": estimates.mean(held.brier),
-        "ece": estimates.calibration_error(confidence, correct),
-        "smooth_ece": estimates.smooth_calibration_error(confidence, correct),
+        "ece": calibration.calibration_error(confidence, correct),
+        "smooth_ece": calibration.smooth_calibration_error(confidence, correct),
     }
 
 
@@ -204,7 +200,7 @@ def cell(held: Held, true: int, predicted: int) -> Slice:
 
 def calibration_parts(held: Held) -> dict[str, np.ndarray | None]:
     """What the reliability diagram can be drawn of: all rows, each predicted class, each group."""
-    found: dict[str, np.ndarray | None] = {f"all {held.n:,} rows": None}
+    found: dict[str, np.ndarray | None] = {f"all rows ({held.n:,})": None}
     for k, name in enumerate(held.classes):
         rows = held.predicted == k
         if rows.any():
@@ -217,66 +213,20 @@ def calibration_parts(held: Held) -> dict[str, np.ndarray | None]:
 
 def edges_of(confidence: np.ndarray, binning: str) -> np.ndarray:
     """Edges of the bins: of "equal width", or of "equal mass"."""
-    return estimates.equal_width() if binning == "equal width" else estimates.equal_mass(confidence)
+    return calibration.equal_width() if binning == "equal width" else calibration.equal_mass(confidence)
 
 
-def widest_bin(bins: estimates.Bins) -> int:
+def widest_bin(bins: calibration.Bins) -> int:
     """The bin that adds most to the calibration error."""
     return int(np.nan_to_num(bins["count"] * np.abs(bins["accuracy"] - bins["confidence"])).argmax())
 
 
 def bin_slice(held: Held, part: str, rows: np.ndarray | None, edges: np.ndarray, number: int) -> Slice:
     """The rows of a bin of a part of the reliability diagram."""
-    inside = estimates.bin_of(held.confidence, edges) == number
+    inside = calibration.bin_of(held.confidence, edges) == number
     chosen = inside if rows is None else inside & rows
     where = "" if rows is None else f", {part.rsplit(' (', 1)[0]}"
     return Slice(f"confidence {edges[number]:.3g} to {edges[number + 1]:.3g}{where}", np.flatnonzero(chosen))
-
-
-# --- slices ---------------------------------------------------------------------------
-
-
-def slices(held: Held) -> list[Slice]:
-    """Every label, prediction and column value with its rows; what covers all rows is none."""
-    found = {f"label = {name}": held.target == k for k, name in enumerate(held.classes)}
-    found |= {f"prediction = {name}": held.predicted == k for k, name in enumerate(held.classes)}
-    for column in held.columns:
-        found |= {f"{column} = {name}": rows for name, rows in held.parts(column).items()}
-    return [Slice(name, np.flatnonzero(rows)) for name, rows in found.items() if 0 < rows.sum() < held.n]
-
-
-@_kept
-def slice_table(held: Held) -> pd.DataFrame:
-    """One line per slice, those whose errors chance explains least first; ``slice`` numbers ``slices``.
-
-    Columns: slice, name, n, accuracy, low, high, nll, difference (of accuracy to the rest), p, corrected
-    (Holm, over all ranked slices). Slices of fewer than ``FEW`` rows come last, without a p-value.
-    """
-    import pandas as pd
-
-    found, wrong = slices(held), ~held.correct
-    n = np.array([len(each.rows) for each in found], dtype=np.int64)
-    errors = np.array([wrong[each.rows].sum() for each in found], dtype=np.int64)
-    total, ranked = int(wrong.sum()), n >= FEW
-    low, high = share_interval(n - errors, n)
-    p, corrected = np.full((2, len(found)), np.nan)
-    p[ranked] = estimates.chance_of_errors(errors[ranked], n[ranked], total, held.n)
-    corrected[ranked] = estimates.holm(p[ranked])
-    table = pd.DataFrame(
-        {
-            "slice": np.arange(len(found)),
-            "name": [each.name for each in found],
-            "n": n,
-            "accuracy": 1 - errors / n,
-            "low": low,
-            "high": high,
-            "nll": [float(held.loss[each.rows].mean(dtype=np.float64)) for each in found],
-            "difference": (total - errors) / (held.n - n) - errors / n,
-            "p": p,
-            "corrected": corrected,
-        }
-    )
-    return table.sort_values(["p", "difference"], kind="stable", na_position="last").reset_index(drop=True)
 
 
 # --- psi ------------------------------------------------------------------------------
@@ -298,68 +248,3 @@ def top_share(psi: np.ndarray, share: float = 0.01) -> float:
     size = np.sort(np.abs(psi))[::-1]
     total = float(size.sum())
     return float(size[: max(1, round(share * len(size)))].sum()) / total if total else 0.0
-
-
-# --- sentences ------------------------------------------------------------------------
-
-
-def percent(value: float) -> str:
-    """A share as a percentage."""
-    return "not defined" if np.isnan(value) else f"{100 * value:.1f} %"
-
-
-def interval(found: Estimate, as_percent: bool = False) -> str:
-    """The interval and the rows it rests on."""
-    if np.isnan(found.value):
-        return f"n = {found.n:,}"
-    scale, digits, unit = (100, 1, " %") if as_percent else (1, 3, "")
-    return f"{scale * found.low:.{digits}f} to {scale * found.high:.{digits}f}{unit}, n = {found.n:,}"
-
-
-def p_text(p: float) -> str:
-    """A p-value as a person would read it."""
-    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
-
-
-def findings(held: Held) -> list[str]:
-    """What is wrong, the most important first, as plain text."""
-    known, counts = figures(held), confusions(held)
-    worst_error = worst_cell(counts)
-    accuracy = known["accuracy"]
-    found = f"Accuracy {percent(accuracy.value)} ({interval(accuracy, True)})."
-    if worst_error is None:
-        found += " No errors."
-    else:
-        true, predicted = worst_error
-        found += (
-            f" Most errors: {held.classes[true]} taken for {held.classes[predicted]} "
-            f"({counts[true, predicted]:,} of {counts[true].sum():,})."
-        )
-    return [found, _standing_out(held), _calibrated(held)]
-
-
-def _standing_out(held: Held) -> str:
-    """Which slice is worse than chance explains."""
-    table = slice_table(held)
-    ranked = table[table["p"].notna()]
-    if ranked.empty or ranked["corrected"].iloc[0] > 0.05:
-        return "No slice has more errors than chance explains."
-    first = ranked.iloc[0]
-    rest = first["accuracy"] - first["difference"]
-    return (
-        f"Worst slice: {first['name']}, {percent(first['accuracy'])} right ({first['n']:,} rows) against "
-        f"{percent(rest)} of the rest (corrected {p_text(first['corrected'])})."
-    )
-
-
-def _calibrated(held: Held) -> str:
-    """Whether confidence can be believed, on the whole."""
-    ece = figures(held)["ece"]
-    gap = float(held.confidence.mean(dtype=np.float64)) - float(held.correct.mean())
-    if ece.low == 0:
-        return f"Calibration: an ECE of {ece.value:.3f} is within what chance explains."
-    kind = "over-confident" if gap > 0 else "under-confident"
-    return (
-        f"Calibration: on the whole {kind} by {100 * abs(gap):.1f} points; the ECE of {ece.value:.3f} is "
-        "more than chance explains."
-    )

@@ -9,19 +9,17 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from puma_dash.core.evaluation.estimates import Bins
+from puma_dash.core.evaluation.calibration import Bins
 from puma_dash.ui.figures import NO_BOX, histogram_figure, psi_limits
 from puma_dash.ui.style import (
     BEFORE,
     HARMFUL,
     LASSO,
     OUTLINE,
-    VALUABLE,
     canvas,
     floats,
     legend_key,
     plain,
-    rgb,
 )
 
 READ_CONFUSIONS = (
@@ -36,6 +34,8 @@ READ_PSI = (
     "Bars count training rows, on a logarithmic scale; the dotted lines are three robust standard deviations "
     "from the median. What lies left of them is worth a look first."
 )
+# Light enough on both pages for the same dark figures in them.
+RIGHT, WRONG, INK = ("#DCEAFB", "#74ACF0"), ("#FDEBD6", "#F4A24B"), "#1C2430"
 PICKED = {"color": LASSO, "width": 3}
 
 
@@ -55,14 +55,14 @@ def confusion_figure(
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     diagonal = np.eye(k, dtype=bool)
     figure = canvas(title, height=150 + max(230, min(31 * k, 420)), subtitle=subtitle)
-    for where, color in ((diagonal, VALUABLE), (~diagonal, HARMFUL)):
+    for where, (pale, strong) in ((diagonal, RIGHT), (~diagonal, WRONG)):
         # The square root lets a cell of one row be seen beside one of twenty.
         shown = np.where(where & (counts > 0), np.sqrt(shares), np.nan)
         figure.add_heatmap(
             z=floats(shown),
             zmin=0,
             zmax=max(0.05, float(np.nan_to_num(shown).max(initial=0))),
-            colorscale=[[0, _faded(color, 0.08)], [1, _faded(color, 0.6)]],
+            colorscale=[[0, pale], [1, strong]],
             showscale=False,
             hoverinfo="skip",
             xgap=2,
@@ -74,6 +74,7 @@ def confusion_figure(
         x=predicted.astype(np.float32),
         y=true.astype(np.float32),
         mode="markers+text",
+        textfont={"color": INK},
         marker={"symbol": "square", "size": 24, "opacity": 0},
         text=[f"{count:,}" if count else "" for count in counts.ravel()],
         hovertext=[
@@ -140,7 +141,7 @@ def band_figure(
         y=high - low,
         base=low,
         width=width,
-        name="95 % band of perfect calibration",
+        name="95 % band",
         marker={"color": OUTLINE, "opacity": 0.28, "line": {"width": 0}},
         hoverinfo="skip",
     )
@@ -149,7 +150,7 @@ def band_figure(
         y=floats([0, 1]),
         mode="lines",
         line={"color": OUTLINE, "width": 1.5, "dash": "dot"},
-        name="confidence = accuracy",
+        showlegend=False,
         hoverinfo="skip",
     )
     figure.add_scatter(
@@ -163,12 +164,13 @@ def band_figure(
             "size": 12,
             "line": {"width": 0},
         },
+        cliponaxis=False,
         showlegend=False,
         hovertemplate="confidence %{x:.3f}, accuracy %{y:.3f}<br>%{customdata[0]:,} rows, band "
         f"%{{customdata[1]:.3f}} to %{{customdata[2]:.3f}}{NO_BOX}",
     )
-    figure.add_trace(legend_key("within the band", {"symbol": "circle", "size": 12, "color": BEFORE}))
-    figure.add_trace(legend_key("outside it", {"symbol": "diamond", "size": 12, "color": HARMFUL}))
+    figure.add_trace(legend_key("within it", {"symbol": "circle", "size": 12, "color": BEFORE}))
+    figure.add_trace(legend_key("outside", {"symbol": "diamond", "size": 12, "color": HARMFUL}))
     figure.add_bar(
         x=middle,
         y=count,
@@ -186,9 +188,7 @@ def band_figure(
         ends = {"x0": float(bins["bin_low"][picked]), "x1": float(bins["bin_high"][picked])}
         figure.add_shape(type="rect", y0=0, y1=1, xref="x", yref="paper", line=PICKED, **ends)
     axis = {**figure.layout.yaxis.to_plotly_json(), "showgrid": True}
-    figure.update_xaxes(
-        title_text="confidence (probability of the predicted class)", range=(left - 0.01, 1.01), anchor="y2"
-    )
+    figure.update_xaxes(title_text="confidence in the prediction", range=(left - 0.01, 1.01), anchor="y2")
     top = float(np.log10(max(count.max(), 1))) + 0.25
     return figure.update_layout(
         barmode="overlay",
@@ -249,11 +249,6 @@ def psi_alt(psi: NDArray, harmful: int, valuable: int) -> str:
         f"Histogram of psi of {len(psi):,} training rows: {harmful:,} in the harmful tail, {valuable:,} in "
         "the valuable tail."
     )
-
-
-def _faded(color: str, opacity: float) -> str:
-    """Returns a colour that lets the page shine through."""
-    return f"rgba{(*rgb(color), opacity)}"
 
 
 def clicked(event: dict[str, Any]) -> int | None:
