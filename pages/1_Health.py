@@ -73,7 +73,7 @@ def metrics(held: Held) -> None:
         calibration.binned(held.confidence, held.correct, calibration.equal_width())
     )
     ece_help = (
-        f"Mean distance of accuracy from confidence. Perfectly calibrated models would show "
+        "Mean distance of accuracy from confidence. Perfectly calibrated models would show "
         f"{by_chance[0]:.3f} here on average, and less than {by_chance[1]:.3f} in 95 % of cases. "
         "Interval: bootstrap."
     )
@@ -82,26 +82,17 @@ def metrics(held: Held) -> None:
         for name, label in LABELS.items():
             card(label, known[name], False, HELP.get(name, ece_help))
         worst, found = health.worst(held, column)
-        what = f"Worst {'group' if column else 'class'}: {worst}"
-        card(escape(what), found, True, "Its accuracy. Interval: Wilson.")
+        what = "group" if column else "class"
+        card(f"Worst {what}", found, True, f"Accuracy of {column or 'class'} = {worst}. Interval: Wilson.")
         if column:
             parity, odds = health.parity_gaps(held, column, positive)
             name = held.classes[positive]
-            card(
-                "Parity gap",
-                parity,
-                True,
-                f"Demographic parity: {name} predicted, by group.",
-            )
+            card("Parity gap", parity, True, f"Demographic parity: how often {name} is predicted.")
             card("Odds gap", odds, True, f"Equalized odds: the same for rows that are {name}, or are not.")
+    missing = "" if column else " Gaps between groups need groups: `puma.Split(..., groups=...)`."
     st.caption(
-        f"All on validation, n = {held.n:,}, with 95 % intervals. The test split stays closed here: only "
-        "*Accept* and the report look at it."
-        + (
-            ""
-            if held.groups
-            else " Gaps between groups need a column of groups: `puma.Split(..., groups=...)`."
-        )
+        f"All on validation, n = {held.n:,}, with 95 % intervals; the worst {what} is {escape(worst)}, "
+        f"n = {found.n:,}. The test split stays closed here: only *Accept* and the report look at it.{missing}"
     )
 
 
@@ -156,9 +147,10 @@ def slices(here: Context, held: Held) -> None:
         f"{100 * low:.1f} to {100 * high:.1f}" for low, high in zip(table["low"], table["high"], strict=True)
     ]
     shown["difference"] = 100 * table["difference"]
-    shown["nll"] = table["nll"]
     shown["p"] = ["too few rows" if np.isnan(p) else findings.p_text(p) for p in table["corrected"]]
+    shown["nll"] = table["nll"]
     number = st.column_config.NumberColumn
+    longest = int(table["name"].str.len().max()) if len(table) else 0
     event = st.dataframe(
         shown,
         key="slices",
@@ -167,13 +159,13 @@ def slices(here: Context, held: Held) -> None:
         on_select="rerun",
         selection_mode="single-row",
         column_config={
-            "name": st.column_config.TextColumn("Slice", width=104),
+            "name": st.column_config.TextColumn("Slice", width=min(max(104, 8 * longest), 190)),
             "n": number("n", format="localized", width=48),
             "accuracy": number("Accuracy", format="%.1f %%", width=72),
             "interval": st.column_config.TextColumn("95 % interval", width=92),
             "difference": number("vs rest", format="%+.1f", width=62, help="In points of accuracy."),
-            "nll": number("NLL", format="%.3f", width=54, help="Mean loss, in nats."),
             "p": st.column_config.TextColumn("Evidence", width=78, help="p-value, corrected (Holm)."),
+            "nll": number("NLL", format="%.3f", width=54, help="Mean loss, in nats."),
         },
     )
     st.caption(
@@ -205,13 +197,7 @@ def reliability(here: Context, held: Held) -> None:
         binning = st.segmented_control(
             "Bins", ["equal width", "equal mass"], default="equal width", required=True, key="bins"
         )
-    rows = parts[part]
-    confidence, correct = held.confidence, held.correct
-    if rows is not None:
-        confidence, correct = confidence[rows], correct[rows]
-    edges = health.edges_of(confidence, binning)
-    bins = calibration.binned(confidence, correct, edges)
-    band = calibration.consistency_band(bins)
+    edges, bins, band = health.reliability(held, part, binning)
     asked = st.session_state.get("bin")
     widest = health.widest_bin(bins)
     number = asked[2] if asked and asked[:2] == (part, binning) and asked[2] < len(bins["count"]) else widest
@@ -223,17 +209,17 @@ def reliability(here: Context, held: Held) -> None:
         if point is not None and point < len(filled):
             st.session_state["bin"] = (part, binning, int(filled[point]))
 
-    gap = float(confidence.mean(dtype=np.float64) - correct.mean())
+    gap = health.mean_gap(bins)
     figure = health_figures.band_figure(
         bins,
         band,
         title=f"Confidence is {100 * abs(gap):.1f} points too {'high' if gap > 0 else 'low'}",
-        subtitle=f"on average, {part.rsplit(' (', 1)[0]}, n = {len(confidence):,}",
+        subtitle=f"on average, {part.rsplit(' (', 1)[0]}, n = {bins['count'].sum():,}",
         picked=number,
     )
     alt = health_figures.band_alt(bins, band)
     chart(figure, alt, health_figures.READ_RELIABILITY, key=key, on_select=pick, selection_mode="points")
-    chosen = health.bin_slice(held, part, rows, edges, number)
+    chosen = health.bin_slice(held, part, parts[part], edges, number)
     right, inside = bins["accuracy"][number], len(chosen.rows)
     st.markdown(f"**{escape(chosen.name)}**: {percent(right)} right, n = {inside:,}")
     explore_these(here, chosen, "bin")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import streamlit as st
 
 from puma_dash.core.evaluation import estimates
 from puma_dash.core.evaluation.estimates import Estimate, share_interval
@@ -17,6 +18,7 @@ FEW = 20
 """Slices of fewer rows are shown but not ranked: one row moves their accuracy by 5 points or more."""
 
 
+@st.cache_resource(show_spinner=False, max_entries=4, hash_funcs={Held: lambda held: held.key})
 def slices(held: Held) -> list[Slice]:
     """Every label, prediction and column value with its rows; what covers all rows is none."""
     found = {f"label = {name}": held.target == k for k, name in enumerate(held.classes)}

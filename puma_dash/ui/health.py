@@ -132,6 +132,7 @@ def figures(held: Held) -> dict[str, Estimate]:
     }
 
 
+@kept
 def worst(held: Held, column: str | None) -> tuple[str, Estimate]:
     """The value of ``column`` (None: the class) whose rows are right least often, and how often."""
     if column is None:
@@ -143,6 +144,7 @@ def worst(held: Held, column: str | None) -> tuple[str, Estimate]:
     return name, found[name]
 
 
+@kept
 def parity_gaps(held: Held, column: str, positive: int) -> tuple[Estimate, Estimate]:
     """Demographic-parity and equalized-odds gap between the groups of ``column``, of the predicted class.
 
@@ -211,9 +213,25 @@ def calibration_parts(held: Held) -> dict[str, np.ndarray | None]:
     return found
 
 
-def edges_of(confidence: np.ndarray, binning: str) -> np.ndarray:
-    """Edges of the bins: of "equal width", or of "equal mass"."""
-    return calibration.equal_width() if binning == "equal width" else calibration.equal_mass(confidence)
+@kept
+def reliability(
+    held: Held, part: str, binning: str
+) -> tuple[np.ndarray, calibration.Bins, tuple[np.ndarray, np.ndarray]]:
+    """Edges, bins ("equal width" or "equal mass") and consistency band of a part of the rows."""
+    rows = calibration_parts(held)[part]
+    confidence, correct = held.confidence, held.correct
+    if rows is not None:
+        confidence, correct = confidence[rows], correct[rows]
+    wide = binning == "equal width"
+    edges = calibration.equal_width() if wide else calibration.equal_mass(confidence)
+    bins = calibration.binned(confidence, correct, edges)
+    return edges, bins, calibration.consistency_band(bins)
+
+
+def mean_gap(bins: calibration.Bins) -> float:
+    """How far mean confidence lies above accuracy, over all rows of the bins."""
+    gaps = bins["count"] * (bins["confidence"] - bins["accuracy"])
+    return float(np.nansum(gaps) / bins["count"].sum())
 
 
 def widest_bin(bins: calibration.Bins) -> int:
@@ -226,7 +244,17 @@ def bin_slice(held: Held, part: str, rows: np.ndarray | None, edges: np.ndarray,
     inside = calibration.bin_of(held.confidence, edges) == number
     chosen = inside if rows is None else inside & rows
     where = "" if rows is None else f", {part.rsplit(' (', 1)[0]}"
-    return Slice(f"confidence {edges[number]:.3g} to {edges[number + 1]:.3g}{where}", np.flatnonzero(chosen))
+    texts = _told_apart(edges)
+    return Slice(f"confidence {texts[number]} to {texts[number + 1]}{where}", np.flatnonzero(chosen))
+
+
+def _told_apart(edges: np.ndarray) -> list[str]:
+    """Edges with as many digits as it takes to tell them apart, three or more."""
+    for digits in range(3, 9):
+        texts = [f"{edge:.{digits}g}" for edge in edges]
+        if len(set(texts)) == len(edges):
+            break
+    return texts
 
 
 # --- psi ------------------------------------------------------------------------------

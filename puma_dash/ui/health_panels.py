@@ -41,12 +41,12 @@ def explore_these(
         st.switch_page("pages/2_Explore.py", query_params=here.query)
 
 
-def card(label: str, found: Estimate, as_percent: bool, told: str) -> None:
-    """One figure."""
+def card(label: str, found: Estimate, as_percent: bool, told: str, width: int = 148) -> None:
+    """One figure with its interval; ``told`` goes behind the question mark."""
     value = percent(found.value) if as_percent or np.isnan(found.value) else f"{found.value:.3f}"
     under = interval(found, as_percent)
     told = f"n = {found.n:,}. {escape(told)}"
-    st.metric(label, value, under, delta_color="off", delta_arrow="off", help=told, border=True, width=148)
+    st.metric(label, value, under, delta_color="off", delta_arrow="off", help=told, border=True, width=width)
 
 
 def checks(here: Context) -> None:
@@ -104,7 +104,7 @@ def robustness(here: Context, held: Held) -> None:
         )
         return
     right = found.arrays["right"]
-    card("Robust accuracy (PGD)", estimates.share(right), True, "Interval: Wilson.")
+    card("Robust accuracy", estimates.share(right), True, "Under PGD. Interval: Wilson.", width=180)
     lost = np.flatnonzero(held.correct & ~right)
     moved = found.info["epsilon"]
     st.markdown(

@@ -89,10 +89,10 @@ def test_rows_without_a_group_count_in_none():
     codes, names = rows.columns["group"]
     unknown = codes.copy()
     unknown[:50] = -1
-    some = Held(**{**vars(rows), "columns": {"group": (unknown, names)}})
+    some = Held(**{**vars(rows), "key": "some", "columns": {"group": (unknown, names)}})
     rest = {
         name: vars(rows)[name][50:] for name in ("target", "predicted", "confidence", "loss", "brier")
-    } | {"columns": {"group": (codes[50:], names)}}
+    } | {"key": "rest", "columns": {"group": (codes[50:], names)}}
     known = Held(**{**vars(rows), **rest})
     assert health.parity_gaps(some, "group", 1)[0].value == health.parity_gaps(known, "group", 1)[0].value
     assert some.parts("group")["missing"].sum() == 50
@@ -114,7 +114,7 @@ def test_numbers_are_cut_into_quarters_and_missing_ones_stand_apart():
 def test_a_column_that_is_missing_everywhere_or_constant_is_one_part():
     rows = held()
     odd = {"none": (np.full(400, np.nan), None), "one": (np.full(400, 3.0), None)}
-    rows = Held(**{**vars(rows), "columns": odd})
+    rows = Held(**{**vars(rows), "key": "odd", "columns": odd})
     assert list(rows.parts("none")) == ["missing"]
     assert len(rows.parts("one")) <= 1
     assert findings.slices(rows)
@@ -176,11 +176,22 @@ def test_a_bin_is_explored_with_exactly_its_rows(binning):
     assert len(parts) == 1 + 2 + 2
     for part, mask in parts.items():
         inside = np.ones(rows.n, bool) if mask is None else mask
-        edges = health.edges_of(rows.confidence[inside], binning)
-        bins = calibration.binned(rows.confidence[inside], right(rows)[inside], edges)
+        edges, bins, _ = health.reliability(rows, part, binning)
+        gap = rows.confidence[inside].mean() - right(rows)[inside].mean()
+        assert health.mean_gap(bins) == pytest.approx(gap, abs=1e-6)
         found = [health.bin_slice(rows, part, mask, edges, b).rows for b in range(len(bins["count"]))]
         assert [len(each) for each in found] == bins["count"].tolist()
         assert np.sort(np.concatenate(found)).tolist() == np.flatnonzero(inside).tolist()
+
+
+def test_edges_are_told_apart_where_nearly_all_rows_are_sure():
+    rows = held()
+    sure = (1 - np.logspace(-7, -2, 400)).astype(np.float32)
+    rows = Held(**{**vars(rows), "key": "sure", "confidence": sure})
+    edges, bins, _ = health.reliability(rows, "all rows (400)", "equal mass")
+    names = {health.bin_slice(rows, "all", None, edges, b).name for b in range(len(bins["count"]))}
+    assert len(names) == len(bins["count"]) > 5
+    assert not any(name.endswith("1 to 1") for name in names)
 
 
 def test_tails_begin_three_robust_deviations_from_the_median():
