@@ -91,8 +91,8 @@ def metrics(held: Held) -> None:
             card("Odds gap", odds, True, f"Equalized odds: the same for rows that are {name}, or are not.")
     missing = "" if column else " Gaps between groups need groups: `puma.Split(..., groups=...)`."
     st.caption(
-        f"All on validation, n = {held.n:,}, with 95 % intervals; the worst {what} is {escape(worst)}, "
-        f"n = {found.n:,}. The test split stays closed here: only *Accept* and the report look at it.{missing}"
+        f"All on validation, n = {held.n:,}, with 95 % intervals; the worst {what} is {escape(worst)}, n = "
+        f"{found.n:,}. The test split stays closed here: only *Accept* and the report look at it.{missing}"
     )
 
 
