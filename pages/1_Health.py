@@ -159,7 +159,7 @@ def slices(here: Context, held: Held) -> None:
         on_select="rerun",
         selection_mode="single-row",
         column_config={
-            "name": st.column_config.TextColumn("Slice", width=min(max(104, 8 * longest), 190)),
+            "name": st.column_config.TextColumn("Slice", width=min(max(104, 7 * longest), 150)),
             "n": number("n", format="localized", width=48),
             "accuracy": number("Accuracy", format="%.1f %%", width=72),
             "interval": st.column_config.TextColumn("95 % interval", width=92),

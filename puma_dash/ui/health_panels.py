@@ -17,6 +17,7 @@ from puma_dash.ui.state import Context, entry
 from puma_dash.ui.text import escape
 
 ICONS = {"ok": ":material/check_circle:", "note": ":material/info:", "warning": ":material/warning:"}
+STATUSES = {"warning": "warnings", "note": "notes", "ok": "fine"}
 
 
 def explore_these(
@@ -69,13 +70,17 @@ def checks(here: Context) -> None:
         elif job(here, "checks", "Checking the project"):
             st.rerun()
         return
-    statuses = [finding["status"] for finding in found.info["findings"]]
-    st.caption(
-        f"{statuses.count('ok')} fine, {statuses.count('note')} notes, {statuses.count('warning')} warnings."
-    )
-    for finding in found.info["findings"]:
-        said = f"{ICONS[finding['status']]} **{finding['check'].capitalize()}** ({finding['status']})  \n"
-        st.markdown(said + escape(f"{finding['sentence']} {finding['advice']}"))
+    findings = found.info["findings"]
+    statuses = [finding["status"] for finding in findings]
+    st.caption(", ".join(f"{statuses.count(status)} {called}" for status, called in STATUSES.items()) + ".")
+    lines = [
+        f"{ICONS[status]} **{escape(finding['check'].capitalize())}** ({status}) "
+        + escape(f"{finding['sentence']} {finding['advice']}")
+        for status in STATUSES
+        for finding in findings
+        if finding["status"] == status
+    ]
+    st.markdown("  \n".join(lines))
 
 
 def robustness(here: Context, held: Held) -> None:
