@@ -102,7 +102,8 @@ def confusions(here: Context, held: Held) -> None:
     counts = health.confusions(held)
     shown = health.most_confused(counts)
     names = [held.classes[k] for k in shown]
-    picked = st.session_state.get("confusion") or health.worst_cell(counts) or (0, 0)
+    state = f"cell of {held.key}"
+    picked = st.session_state.get(state) or health.worst_cell(counts) or (0, 0)
     known = set(shown.tolist())
     frame = tuple(np.searchsorted(shown, picked).tolist()) if set(picked) <= known else None
     key = f"confusions-{picked[0]}-{picked[1]}"
@@ -111,7 +112,7 @@ def confusions(here: Context, held: Held) -> None:
         point = health_figures.clicked(st.session_state[key]["selection"])
         if point is not None and point < len(shown) ** 2:
             i, j = divmod(point, len(shown))
-            st.session_state["confusion"] = (int(shown[i]), int(shown[j]))
+            st.session_state[state] = (int(shown[i]), int(shown[j]))
 
     some = f", the {len(shown)} of {len(held.classes)} classes in most errors"
     part = counts[np.ix_(shown, shown)]
@@ -169,7 +170,7 @@ def slices(here: Context, held: Held) -> None:
         },
     )
     st.caption(
-        f"Sorted by evidence: how rarely a random set of that size has as many errors (Fisher's exact test). "
+        "Sorted by evidence: how rarely a random set of that size has as many errors (Fisher's exact test). "
         f"Of {ranked:,} slices, about {max(1, round(0.05 * ranked)):,} would fall below p = .05 by chance "
         f"alone, so p is corrected for that (Holm). Slices of fewer than {findings.FEW} rows are not ranked. "
         "Columns of numbers are cut into quarters. Click a line's box to pick it."
@@ -198,16 +199,15 @@ def reliability(here: Context, held: Held) -> None:
             "Bins", ["equal width", "equal mass"], default="equal width", required=True, key="bins"
         )
     edges, bins, band = health.reliability(held, part, binning)
-    asked = st.session_state.get("bin")
-    widest = health.widest_bin(bins)
-    number = asked[2] if asked and asked[:2] == (part, binning) and asked[2] < len(bins["count"]) else widest
+    state = f"bin of {held.key}, {part}, {binning}"
+    number = st.session_state.get(state, health.widest_bin(bins))
     key = f"reliability-{part}-{binning}-{number}"
 
     def pick() -> None:
         point = health_figures.clicked(st.session_state[key]["selection"])
         filled = np.flatnonzero(bins["count"])
         if point is not None and point < len(filled):
-            st.session_state["bin"] = (part, binning, int(filled[point]))
+            st.session_state[state] = int(filled[point])
 
     gap = health.mean_gap(bins)
     figure = health_figures.band_figure(
