@@ -75,7 +75,9 @@ ORDER = {
     "embedding": DERIVATIVES | {"embedding"},
     "demos": DERIVATIVES | {"training", "demos"},
 }
-PLAIN = ("evaluation/metrics", "evaluation/reliability", "evaluation/statistics")
+PLAIN = tuple(
+    f"evaluation/{name}" for name in ("metrics", "reliability", "statistics", "estimates", "calibration")
+)
 
 
 @pytest.mark.parametrize(

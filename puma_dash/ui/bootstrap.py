@@ -14,6 +14,7 @@ from puma_dash.ui.text import escape
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PAGES = (
     ("app.py", "Workspace", ":material/folder_open:"),
+    ("pages/1_Health.py", "Health", ":material/monitor_heart:"),
     ("pages/2_Explore.py", "Explore", ":material/scatter_plot:"),
     ("pages/3_Patch.py", "Patch", ":material/healing:"),
     ("pages/4_Compare.py", "Compare", ":material/difference:"),

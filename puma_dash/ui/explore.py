@@ -145,7 +145,7 @@ class Colouring:
     """One way to colour the map; psi of a criterion may still have to be computed."""
 
     rows: Rows
-    criterion: str | None = None
+    criterion: str | dict[str, Any] | None = None
     values: np.ndarray | None = None
     categories: list[str] | None = None
     title: str = "psi"
@@ -162,7 +162,7 @@ class Colouring:
         return psi_of(self.rows.here, self.criterion), None, "psi"
 
 
-def psi_of(here: Context, criterion: str) -> np.ndarray | None:
+def psi_of(here: Context, criterion: str | dict[str, Any]) -> np.ndarray | None:
     """psi (n,) of that criterion, or None where it has not been computed."""
     found = entry(here.index.values.get(f"psi/{criterion}", ""))
     return None if found is None else found.arrays["scores"]
@@ -223,6 +223,11 @@ def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
     found = {
         f"psi of {facts['label']}": Colouring(rows, criterion=key) for key, facts in here.criteria.items()
     }
+    asked = here.job("value")
+    if asked is not None and "label" in asked.params:  # on its way, from Health
+        found.setdefault(
+            f"psi of {asked.params['label']}", Colouring(rows, criterion=asked.params["criterion"])
+        )
     right = (rows.target == rows.predicted).astype(np.int32)
     found["label"] = Colouring(rows, values=rows.target, categories=rows.classes, title="label")
     found["prediction"] = Colouring(rows, values=rows.predicted, categories=rows.classes, title="prediction")

@@ -109,7 +109,10 @@ def chart(figure: Any, alt: str, read: str, *, key: str, **options: Any) -> None
         figure,
         key=key,
         alt=alt,
-        config={"displaylogo": False, "displayModeBar": "on_select" in options or "hover"},
+        config={
+            "displaylogo": False,
+            "displayModeBar": "lasso" in options.get("selection_mode", ()) or "hover",
+        },
         **options,
     )
     st.caption(read)

@@ -24,6 +24,7 @@ class Index:
         embeddings: label -> key of the coordinates.
         criteria: name -> "label", "unit" and "record" of each criterion that a user made, such as the loss on
             some errors.
+        health: "checks" or "robustness" -> key of what was found.
     """
 
     path: Path
@@ -32,6 +33,7 @@ class Index:
     values: dict[str, str] = field(default_factory=dict)
     embeddings: dict[str, str] = field(default_factory=dict)
     criteria: dict[str, dict[str, Any]] = field(default_factory=dict)
+    health: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, home: Path, source: str, version: int | None) -> Index:
@@ -64,6 +66,11 @@ class Index:
         """The index with one more map."""
         now = self._at(self.path)  # another job may have extended it
         return replace(now, embeddings={**now.embeddings, label: name})._write()
+
+    def with_health(self, what: str, name: str) -> Index:
+        """The index with one more examination of the project's health."""
+        now = self._at(self.path)  # another job may have extended it
+        return replace(now, health={**now.health, what: name})._write()
 
     def _write(self) -> Index:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,13 +11,15 @@ import torch
 
 from puma_dash.core.criteria import CRITERIA, usable_criteria
 from puma_dash.core.engine import Engine
-from puma_dash.core.evaluation.metrics import metrics
+from puma_dash.core.evaluation.metrics import metrics, per_row
 from puma_dash.core.evaluation.reliability import reliability
 from puma_dash.core.types import Project, Split
 
 LARGEST_THUMBNAIL = 128
 MOST_CATEGORIES = 30
 ID_NAMES = ("id", "uid", "uuid", "key")
+LAYOUT = 2
+"""Raised when an overview holds something else than before, so that older ones are not taken for it."""
 
 
 class _Column(TypedDict):
@@ -51,6 +53,7 @@ def overview_of(
         "validation_columns": validation_columns,
         "texts": [name.removeprefix("text.") for name in arrays if name.startswith("text.")],
         "id": _id_column(train),
+        "groups": [str(name) for name in (() if validation.groups is None else validation.groups.columns)],
         "criteria": {
             key: {"label": CRITERIA[key].label, "unit": CRITERIA[key].unit, "refused": reason}
             for key, reason in usable_criteria(project).items()
@@ -68,11 +71,13 @@ def _of_split(engine: Engine, split: str) -> tuple[dict[str, np.ndarray], list[_
     outputs = engine.outputs(split)
     probabilities = engine.loss.probabilities(outputs).numpy(force=True)
     losses = engine.loss(outputs, engine.split(split).targets).numpy(force=True)
+    targets = data.targets.numpy(force=True)
     arrays = {
-        "target": data.targets.numpy(force=True).astype(np.int32),
+        "target": targets.astype(np.int32),
         "predicted": probabilities.argmax(1).astype(np.int32),
         "confidence": probabilities.max(1).astype(np.float32),
         "loss": losses.astype(np.float32),
+        "brier": per_row(probabilities, targets)["brier"].astype(np.float32),
     }
     if data.weights is not None:
         arrays["weight"] = data.weights.numpy(force=True).astype(np.float32)

@@ -22,14 +22,15 @@ import torch._dynamo
 import torchmetrics.functional.classification  # noqa: F401
 
 from puma_dash.core import api, comparison, forecasting
-from puma_dash.core.criteria import Criterion, resolve_criterion
+from puma_dash.core.criteria import Adversarial, Criterion, resolve_criterion
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.embedding import Columns, Pca, resolve_embedding
 from puma_dash.core.engine import CancelEvent, Progress, choose_device, engine_of
+from puma_dash.core.evaluation.health import health
 from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.workspace.index import Index
 from puma_dash.workspace.ledger import Ledger
-from puma_dash.workspace.overview import annotations_digest, overview_of
+from puma_dash.workspace.overview import LAYOUT, annotations_digest, overview_of
 from puma_dash.workspace.records import (
     comparison_record,
     criterion_of,
@@ -122,6 +123,7 @@ def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
         project.name,
         project.class_names,
         annotations_digest(project),
+        LAYOUT,
         CODE,
     )
     _store().fetch(overview, lambda: overview_of(project, engine, source))
@@ -236,6 +238,37 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
     return {"version": version}
 
 
+def checks(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """Finds out how far to believe the project's numbers: one finding per check, in words."""
+    project, index = _opened(params, progress)
+    name = key("checks", project.fingerprint, project.class_names, CODE)
+
+    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        found = health(project, progress=within(progress, 0.2, 1), cancel=cancel)
+        return {}, plain({"findings": [vars(finding) for finding in found]})
+
+    _store().fetch(name, compute)
+    index.with_health("checks", name)
+    return {}
+
+
+def robustness(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """Finds which validation rows stay right when moved by up to epsilon to where the model errs."""
+    project, index = _opened(params, progress)
+    attack = Adversarial(epsilon=params["epsilon"])
+    name = key("robustness", project.fingerprint, attack, CODE)
+
+    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        engine = engine_of(project).listen(within(progress, 0.2, 1), cancel)
+        moved = attack.evaluation(engine)
+        predicted = engine.probabilities(engine.outputs(moved)).argmax(1)
+        return {"right": predicted == moved.targets.numpy(force=True)}, vars(attack)
+
+    _store().fetch(name, compute)
+    index.with_health("robustness", name)
+    return {}
+
+
 def devices(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Lists the CUDA devices of this machine by name, with their free memory in bytes."""
     found = [
@@ -257,6 +290,8 @@ TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any
     "story": story,
     "patch": patch,
     "accept": accept,
+    "checks": checks,
+    "robustness": robustness,
     "devices": devices,
 }
 

@@ -1,0 +1,119 @@
+"""Parts of the Health page: the way to training rows, a figure's card, and what is computed on request."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import streamlit as st
+
+from puma_dash.core.evaluation import estimates
+from puma_dash.core.evaluation.estimates import Estimate
+from puma_dash.ui.explore import PSI
+from puma_dash.ui.findings import interval, percent
+from puma_dash.ui.health import Held, Slice
+from puma_dash.ui.panels import duration, job
+from puma_dash.ui.state import Context, entry
+from puma_dash.ui.text import escape
+
+ICONS = {"ok": ":material/check_circle:", "note": ":material/info:", "warning": ":material/warning:"}
+STATUSES = {"warning": "warnings", "note": "notes", "ok": "fine"}
+
+
+def explore_these(
+    here: Context,
+    found: Slice,
+    key: str,
+    label: str = "",
+    kind: Literal["primary", "secondary"] = "secondary",
+) -> None:
+    """The way from validation rows to the training rows behind them: psi of the loss on exactly these."""
+    n = len(found.rows)
+    if st.button(
+        label or f"Explore these {n:,} row{'s' * (n != 1)}",
+        key=f"explore-{key}",
+        type=kind,
+        icon=":material/travel_explore:",
+        help="Computes the influence of every training row on the loss of exactly these validation rows.",
+    ):
+        record = {"criterion": "cross_entropy", "split": "validation", "rows": found.rows.tolist()}
+        here.start("value", {"method": "psi", "criterion": record, "label": found.name})
+        st.session_state["colour"] = f"psi of {found.name}"
+        st.switch_page("pages/2_Explore.py", query_params=here.query)
+
+
+def card(label: str, found: Estimate, as_percent: bool, told: str, width: int = 148) -> None:
+    """One figure with its interval; ``told`` goes behind the question mark."""
+    value = percent(found.value) if as_percent or np.isnan(found.value) else f"{found.value:.3f}"
+    under = interval(found, as_percent)
+    told = f"n = {found.n:,}. {escape(told)}"
+    st.metric(label, value, under, delta_color="off", delta_arrow="off", help=told, border=True, width=width)
+
+
+def checks(here: Context) -> None:
+    """How far to believe these numbers."""
+    st.subheader("Checks")
+    found = entry(here.index.health.get("checks", ""))
+    if found is None:
+        valued = entry(here.index.values.get(PSI, ""))
+        cost = "" if valued is None else f" ({duration(2 * valued.info['seconds'])} as last measured)"
+        st.markdown(
+            "Is the model at a minimum of its objective, does it answer the same twice, do rows repeat or "
+            f"leak into validation or test? Takes about as long as psi of two criteria{cost}. Of the test "
+            "split only the inputs are compared with training; no prediction is looked at."
+        )
+        running = here.job("checks")
+        if running is None or running.status == "done":
+            if st.button("Run the checks", icon=":material/fact_check:"):
+                here.start("checks", {})
+                st.rerun()
+        elif job(here, "checks", "Checking the project"):
+            st.rerun()
+        return
+    findings = found.info["findings"]
+    statuses = [finding["status"] for finding in findings]
+    st.caption(", ".join(f"{statuses.count(status)} {called}" for status, called in STATUSES.items()) + ".")
+    lines = [
+        f"{ICONS[status]} **{escape(finding['check'].capitalize())}** ({status}) "
+        + escape(f"{finding['sentence']} {finding['advice']}")
+        for status in STATUSES
+        for finding in findings
+        if finding["status"] == status
+    ]
+    st.markdown("  \n".join(lines))
+
+
+def robustness(here: Context, held: Held) -> None:
+    """Accuracy on rows that were moved a little to where the model errs most; computed on request only."""
+    st.subheader("Robust accuracy")
+    assert here.overview is not None
+    facts = here.overview.info["criteria"]["adversarial"]
+    if facts["refused"] is not None:
+        st.caption(escape(facts["refused"]))
+        return
+    found = entry(here.index.health.get("robustness", ""))
+    epsilon_at, button_at = st.columns([1, 1.4], vertical_alignment="bottom")
+    epsilon = epsilon_at.number_input(
+        "Moved by up to", 0.0, 1e6, 0.1, 0.05, key="epsilon", help="Of each input, in its own unit."
+    )
+    if button_at.button("Measure", icon=":material/security:", width="stretch"):
+        here.start("robustness", {"epsilon": float(epsilon)})
+        st.rerun()
+    running = here.job("robustness")
+    if running is not None and job(here, "robustness", "Moving validation rows to where the model errs"):
+        here.forget("robustness")
+        st.rerun()
+    if found is None:
+        st.caption(
+            f"Costs 11 passes over {held.n:,} validation rows, 10 of them with gradients (PGD, 10 steps)."
+        )
+        return
+    right = found.arrays["right"]
+    card("Robust accuracy", estimates.share(right), True, "Under PGD. Interval: Wilson.", width=180)
+    lost = np.flatnonzero(held.correct & ~right)
+    moved = found.info["epsilon"]
+    st.markdown(
+        f"Moved by up to {moved:g}, {len(lost):,} of {held.correct.sum():,} right answers turn wrong."
+    )
+    if len(lost):
+        explore_these(here, Slice(f"answers lost when moved by {moved:g}", lost), "lost")
