@@ -25,6 +25,10 @@ from puma_dash.workspace.ledger import Ledger
 from puma_dash.workspace.store import Entry, Store, home
 
 DEMO_SOURCES = tuple(DEMOS)
+NEEDED = frozenset(
+    "name classes loss weight_decay parameters inputs rows columns criteria metrics reliability summary".split()
+)
+"""What the pages read of an overview; one without, of an older version, has to be prepared again."""
 
 
 @st.cache_resource(show_spinner=False)
@@ -92,8 +96,9 @@ class Context:
 
     @property
     def overview(self) -> Entry | None:
-        """The prepared overview, or None before it is there."""
-        return entry(self.index.overview) if self.index.overview else None
+        """The prepared overview, or None before it is there with all that the pages need."""
+        found = entry(self.index.overview) if self.index.overview else None
+        return found if found is not None and found.info.keys() >= NEEDED else None
 
     @property
     def criteria(self) -> dict[str, dict[str, str]]:
