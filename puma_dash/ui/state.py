@@ -25,9 +25,10 @@ from puma_dash.workspace.ledger import Ledger
 from puma_dash.workspace.store import Entry, Store, home
 
 DEMO_SOURCES = tuple(DEMOS)
-NEEDED = frozenset(
-    "name classes loss weight_decay parameters inputs rows columns criteria metrics reliability summary".split()
-)
+NEEDED = {
+    *("name", "classes", "loss", "weight_decay", "parameters", "inputs", "rows", "columns"),
+    *("criteria", "metrics", "reliability", "summary"),
+}
 """What the pages read of an overview; one without, of an older version, has to be prepared again."""
 
 
