@@ -28,14 +28,6 @@ def main() -> None:
     here = ready(bootstrap("Health"))
     st.title("Health")
     held = Held.of(here)
-    if held is None:
-        st.info(
-            "An earlier version of PUMA Dash prepared this project. Preparing it again takes no new input."
-        )
-        if st.button("Prepare again", type="primary"):
-            here.start("prepare", {})
-            st.switch_page("app.py", query_params=here.query)
-        st.stop()
     first, *others = findings.findings(held)
     st.markdown(f"#### {escape(first)}")
     st.markdown("  \n".join(map(escape, others)))

@@ -65,6 +65,7 @@ ORDER = {
     "registry": {"types"},
     "first_order": {"types"},
     "objective": BASE,
+    "checks": BASE | {"objective"},
     "engine": BASE | {"objective"},
     "row_gradients": BASE | {"objective", "engine"},
     "training": BASE | {"objective"},

@@ -123,7 +123,8 @@ class Project:
 
     def __post_init__(self) -> None:
         """Copies the model and checks everything at the edge, so that nothing inside has to."""
-        from puma_dash.core.objective import check_project, resolve_loss
+        from puma_dash.core.checks import check_project
+        from puma_dash.core.objective import resolve_loss
 
         object.__setattr__(self, "loss", resolve_loss(self.loss))
         if self.class_names is not None:

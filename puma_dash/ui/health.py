@@ -49,8 +49,8 @@ class Held:
     groups: list[str]
 
     @classmethod
-    def of(cls, here: Context) -> Held | None:
-        """The rows of the project that is open; None where an earlier version prepared it."""
+    def of(cls, here: Context) -> Held:
+        """The rows of the project that is open."""
         assert here.overview is not None
         info = here.overview.info
         arrays = {
@@ -58,8 +58,6 @@ class Held:
             for name, array in here.overview.arrays.items()
             if name.startswith("validation.")
         }
-        if "brier" not in arrays or "groups" not in info:
-            return None
         columns = {
             column_label(c["name"]): (arrays[f"column.{c['name']}"], c["categories"])
             for c in info["validation_columns"]

@@ -21,7 +21,7 @@ from puma_dash.ui import SERVED
 from puma_dash.ui.text import DEMOS
 from puma_dash.workspace import drafts, lineage
 from puma_dash.workspace.drafts import Draft, History
-from puma_dash.workspace.index import Index
+from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.jobs import Jobs, JobState
 from puma_dash.workspace.store import Entry, Store, home
 
@@ -112,8 +112,9 @@ class Context:
 
     @property
     def overview(self) -> Entry | None:
-        """The prepared overview, or None before it is there."""
-        return entry(self.index.overview) if self.index.overview else None
+        """The prepared overview, or None before it is there as this version of the pages reads it."""
+        found = entry(self.index.overview) if self.index.overview else None
+        return found if found is not None and found.info.get("layout") == LAYOUT else None
 
     @property
     def criteria(self) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,9 @@ from typing import Any
 
 from puma_dash.workspace.store import key
 
+LAYOUT = 2
+"""Of an overview: raised when it holds something else than before, so that an older one does not count."""
+
 
 @dataclass(frozen=True)
 class Index:

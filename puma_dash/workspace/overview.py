@@ -14,12 +14,11 @@ from puma_dash.core.engine import Engine
 from puma_dash.core.evaluation.metrics import metrics, per_row
 from puma_dash.core.evaluation.reliability import reliability
 from puma_dash.core.types import Project, Split
+from puma_dash.workspace.index import LAYOUT
 
 LARGEST_THUMBNAIL = 128
 MOST_CATEGORIES = 30
 ID_NAMES = ("id", "uid", "uuid", "key")
-LAYOUT = 2
-"""Raised when an overview holds something else than before, so that older ones are not taken for it."""
 
 
 class _Column(TypedDict):
@@ -40,6 +39,7 @@ def overview_of(
     arrays |= {f"validation.{name}": array for name, array in validation_arrays.items()}
     truth = validation.targets.numpy(force=True)
     info = {
+        "layout": LAYOUT,
         "name": project.name,
         "source": source,
         "fingerprint": project.fingerprint,

@@ -28,9 +28,9 @@ from puma_dash.core.embedding import Columns, Pca, resolve_embedding
 from puma_dash.core.engine import CancelEvent, Progress, choose_device, engine_of
 from puma_dash.core.evaluation.health import health
 from puma_dash.core.types import Patch, Project, ProjectError
-from puma_dash.workspace.index import Index
+from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.ledger import Ledger
-from puma_dash.workspace.overview import LAYOUT, annotations_digest, overview_of
+from puma_dash.workspace.overview import annotations_digest, overview_of
 from puma_dash.workspace.records import (
     comparison_record,
     criterion_of,

@@ -232,7 +232,7 @@ def test_norms_keep_their_exact_block(kind):
     found = matrix_of(kind, reference.case.project())
     close(found[norm, norm], reference.ggn()[norm, norm], rtol=1e-7, atol=1e-9)
     facts = kind()(Engine(reference.case.project())).facts
-    assert facts["exact_blocks"] == ["1.weight", "1.bias"]
+    assert facts["exact_parameters"] == ["1.weight", "1.bias"]
     assert facts["damping_only"] == []
     assert facts["kronecker_layers"] == 2
 

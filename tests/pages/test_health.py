@@ -82,15 +82,6 @@ def test_a_failed_preparation_says_what_happened(open_page, jobs):
     assert button(at, "Try again")
 
 
-def test_a_project_of_an_earlier_version_is_prepared_again(open_page, prepared, jobs, monkeypatch):
-    from puma_dash.ui.health import Held
-
-    monkeypatch.setattr(Held, "of", classmethod(lambda cls, here: None))
-    at = open_page(HEALTH, project="radial", draft=DRAFT)
-    button(at, "Prepare again").click().run()
-    assert jobs.submitted[-1] == ("prepare", {"source": "radial", "version": None})
-
-
 def test_the_page_leads_with_what_is_wrong_and_never_opens_test(health):
     rows = arrays()
     right = (rows["predicted"] == rows["target"]).mean()

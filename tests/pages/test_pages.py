@@ -62,6 +62,18 @@ def test_a_demo_that_is_not_prepared_starts_and_shows_its_progress(open_page, jo
     assert jobs.now["status"] == "cancelled"
 
 
+def test_an_overview_of_an_older_version_is_prepared_again(prepared, open_page, jobs):
+    """It lacks what the pages read today."""
+    entry = Store(home() / "cache").load(Index.of(home(), "radial", None).overview)
+    older = {name: fact for name, fact in entry.info.items() if name not in ("criteria", "layout")}
+    Store(home() / "cache").fetch("0" * 64, lambda: (entry.arrays, older))
+    index = Index.of(home(), "two-moons", None).with_overview("fingerprint", "0" * 64)
+    at = open_page(PATCH, project="two-moons")
+    index.path.unlink()
+    assert not at.exception
+    assert jobs.submitted[-1] == ("prepare", {"source": "two-moons", "version": None})
+
+
 @pytest.mark.parametrize("page", ["app.py", EXPLORE, PATCH, COMPARE])
 def test_a_failed_preparation_says_what_happened_and_offers_another_try(open_page, jobs, page):
     jobs.now = {"status": "failed", "error": "expected finite inputs, but got NaN; try dropping rows."}

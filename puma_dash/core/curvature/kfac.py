@@ -107,7 +107,7 @@ def _inverse(
     residual = Residual(engine, theta, shift)
     described = facts(engine, label, "ggn", damping, engine.n) | {
         "kronecker_layers": sum(block.kronecker for block in blocks),
-        "exact_blocks": [name for block in blocks if not block.kronecker for name in block.names],
+        "exact_parameters": [name for block in blocks if not block.kronecker for name in block.names],
         "damping_only": list(missing),
         "residual_rows": residual.rows,
         "factor_seconds": time.perf_counter() - begin,
