@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from puma_dash.core.criteria import resolve_criterion
 from puma_dash.core.curvature import Curvature, Estimate, for_patches, settled
@@ -45,7 +45,8 @@ def patch_estimate(
     engine = engine_of(project, device)
     if isinstance(resolve_unlearner(plan.method), Retrain):
         return _retraining(engine)
-    exact, coarse = settled(engine, curvature), settled(engine, for_patches(curvature, engine.n))
+    exact: Any = settled(engine, curvature)
+    coarse = settled(engine, for_patches(curvature, engine.n))
     inverse = engine.memo.get(exact)
     known = {} if inverse is None else engine.memo.get(inverse, {})
     new = [held for held in map(resolve_criterion, plan.hold) if held not in known]
