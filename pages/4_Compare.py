@@ -64,10 +64,10 @@ def main() -> None:
             comparison = decision.details["test"]
             st.caption(openings(here))
             st.markdown(f"**On test:** {text.escape(flips_sentence(comparison))}")
-    rails(here, comparison)
-    measures(here, comparison, record)
+    rails(here, comparison, record)
+    measures(here, comparison)
     flips(here, comparison, record)
-    kinds(here, comparison)
+    confusion(here, comparison)
     marked(here, comparison, record)
     regions(here, record)
     race(here, record)
@@ -76,6 +76,8 @@ def main() -> None:
 def openings(here: Context) -> str:
     """How often the test split has been opened."""
     opened = ledger().openings(here.source)
+    if not opened:
+        return "The test split of this project has not been opened yet."
     return f"The test split of this project has been opened {opened} time{'s' * (opened != 1)}."
 
 
@@ -133,7 +135,7 @@ def decide(here: Context, record: Record, decision: Any) -> None:
         ):
             st.switch_page("pages/3_Patch.py", query_params=here.query)
         if here.overview.info["rows"]["test"]:
-            st.caption(f"{openings(here)} Only accepting opens it, once more.")
+            st.caption(f"{openings(here)} Only accepting opens it.")
         else:
             st.caption(
                 "This project has no test split: what is accepted rests on validation, where it was tuned."
@@ -163,71 +165,70 @@ def accepted(here: Context, record: Record, decision: Any) -> None:
         st.switch_page("pages/2_Explore.py", query_params=new.query)
 
 
-def rails(here: Context, comparison: dict) -> None:
-    """What had to hold, and whether it did."""
+def rails(here: Context, comparison: dict, record: Record) -> None:
+    """What had to hold, and whether it did; what was promised and what came."""
+    split = comparison["split"]
     st.subheader("Rails")
     frame = verdict_table(comparison, here.criteria)
     st.dataframe(frame.style.map(text.verdict_style, subset=["verdict"]), hide_index=True)
-    st.caption(text.READ_RAILS.format(split=comparison["split"]))
+    st.caption(text.READ_RAILS.format(split=split))
+    predicted, measured = (
+        {label_of(here.criteria, name): value for name, value in record.info[kind].items()}
+        for kind in ("predicted", "measured")
+    )
+    if predicted:
+        for note in record.doubts(here.criteria):
+            st.warning(text.escape(note), icon=":material/warning:")
+        figure = predicted_measured_figure(
+            predicted, measured, title="Predicted and measured change on validation"
+        )
+        alt = text.predicted_measured_alt(predicted, measured)
+        chart(figure, alt, text.READ_PREDICTED_MEASURED, key=f"predicted-{split}")
 
 
-def measures(here: Context, comparison: dict, record: Record) -> None:
-    """Metrics, predicted and measured, beside reliability."""
+def measures(here: Context, comparison: dict) -> None:
+    """Metrics, reliability, classes and groups before and after."""
     split, n = comparison["split"], comparison["n"]
+    st.subheader("Metrics")
+    st.dataframe(metric_table(comparison), hide_index=True)
+    st.caption(f"{split}, n = {n:,}; interval of the change: 95 %, paired bootstrap over rows.")
     left, right = st.columns(2, gap="large")
     with left:
-        st.subheader("Metrics")
-        st.dataframe(metric_table(comparison), hide_index=True)
-        st.caption(f"{split}, n = {n:,}; interval of the change: 95 %, paired bootstrap over rows.")
-        info = record.info
-        predicted, measured = (
-            {label_of(here.criteria, name): value for name, value in info[kind].items()}
-            for kind in ("predicted", "measured")
-        )
-        if predicted:
-            figure = predicted_measured_figure(predicted, measured, title="Predicted and measured change")
-            alt = text.predicted_measured_alt(predicted, measured)
-            chart(figure, alt, text.READ_PREDICTED_MEASURED, key=f"predicted-{split}")
-            for note in record.doubts(here.criteria):
-                st.warning(text.escape(note), icon=":material/warning:")
-    with right:
         st.subheader("Reliability")
         before, after = binned(comparison, "before"), binned(comparison, "after")
-        figure = reliability_figure(before, after, title="Accuracy against confidence, before and after", n=n)
+        figure = reliability_figure(before, after, title="Accuracy against confidence", n=n)
         alt = text.reliability_alt(before, after, n=n)
         chart(figure, alt, text.READ_RELIABILITY, key=f"reliability-{split}")
-
-
-def kinds(here: Context, comparison: dict) -> None:
-    """The confusion matrix, classes and groups before and after."""
-    split, n = comparison["split"], comparison["n"]
-    classes = here.overview.info["classes"]
-    left, right = st.columns(2, gap="large")
-    with left:
-        st.subheader("Confusion")
-        cells = pd.DataFrame(**comparison["confusion"])
-        if len(classes) <= MOST_CLASSES:
-            figure = confusion_change_figure(classes, cells, title="What is taken for what", n=n)
-            alt = text.confusion_alt(classes, cells)
-            chart(figure, alt, text.READ_CONFUSION, key=f"confusion-{split}")
-        else:
-            st.dataframe(confusion_table(comparison, classes), hide_index=True)
-            st.caption(f"The cells of the confusion matrix that changed most, on {split}, n = {n:,}.")
     with right:
         st.subheader("Classes and groups")
         groups = pd.DataFrame(**comparison["per_group"])
-        by = st.selectbox("By", ["class", *groups["column"].unique()], key=f"by-{split}")
+        columns = groups["column"].unique().tolist()
+        by = st.selectbox("By", ["class", *columns], key=f"by-{split}") if columns else "class"
         table = pd.DataFrame(**comparison["per_class"]) if by == "class" else groups[groups["column"] == by]
         names = table["class" if by == "class" else "group"].tolist()
-        figure = class_figure(
-            [f"{name} ({count:,})" for name, count in zip(names, table["n"], strict=True)],
-            table["before"],
-            table["after"],
-            title=f"Accuracy of each {by}, with its number of rows",
-            x_title=f"accuracy on {split}",
+        before, after = table["before"].tolist(), table["after"].tolist()
+        labels = [f"{name} ({count:,})" for name, count in zip(names, table["n"], strict=True)]
+        figure = class_figure(labels, before, after, title=f"By {by} (rows)", x_title=f"accuracy on {split}")
+        chart(
+            figure,
+            text.class_alt(names, before, after, "accuracy"),
+            text.READ_CLASSES,
+            key=f"by-{split}-figure",
         )
-        alt = text.class_alt(names, table["before"].tolist(), table["after"].tolist(), "accuracy")
-        chart(figure, alt, text.READ_CLASSES, key=f"classes-{split}")
+
+
+def confusion(here: Context, comparison: dict) -> None:
+    """What is taken for what, before and after."""
+    split, n = comparison["split"], comparison["n"]
+    classes = here.overview.info["classes"]
+    st.subheader("Confusion")
+    if len(classes) > MOST_CLASSES:
+        st.dataframe(confusion_table(comparison, classes), hide_index=True)
+        st.caption(f"The cells of the confusion matrix that changed most, on {split}, n = {n:,}.")
+        return
+    cells = pd.DataFrame(**comparison["confusion"])
+    figure = confusion_change_figure(classes, cells, title="What is taken for what", n=n)
+    chart(figure, text.confusion_alt(classes, cells), text.READ_CONFUSION, key=f"confusion-{split}")
 
 
 main()

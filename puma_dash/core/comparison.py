@@ -158,8 +158,8 @@ def _per_group(data: Split, flips: pd.DataFrame) -> pd.DataFrame:
 
     right = pd.DataFrame({model: flips[model] == flips["target"] for model in ("before", "after")})
     found = [pd.DataFrame(columns=["column", "group", "n", "before", "after"])]
-    for frame in (data.groups, data.meta):
-        for name in () if frame is None else frame.columns:
+    for frame in (frame for frame in (data.groups, data.meta) if frame is not None):
+        for name in frame.columns:
             if 1 < frame[name].nunique() <= MOST_GROUPS:
                 groups = right.groupby(frame[name].to_numpy())
                 table = groups.mean().assign(n=groups.size(), column=str(name))

@@ -157,7 +157,8 @@ def regions_figure(
     figure.update_xaxes(axis, range=[x[0], x[-1]], title_text="first input")
     figure.update_yaxes(axis, range=[y[0], y[-1]])
     figure.update_yaxes(title_text="second input", col=1)
-    return figure.update_layout(margin={**base.layout.margin.to_plotly_json(), "b": 70})
+    margin = base.layout.margin.to_plotly_json()
+    return figure.update_layout(margin={**margin, "t": margin["t"] + 24, "b": 70})
 
 
 def _picture(classes: NDArray, confidence: NDArray, colors: Sequence[str]) -> str:

@@ -257,7 +257,8 @@ def race_table(runners: Mapping[str, Record]) -> pd.DataFrame:
         marked = pd.DataFrame(**compared["marked"]).set_index("rows")
         rails = rails_of(compared)
         verdicts = rails.loc[rails["held"], "verdict"].value_counts()
-        line: dict[str, Any] = {"method": name, "time": duration(info["seconds"])}
+        held = ", ".join(f"{verdicts[v]} {v}" for v in VERDICTS if v in verdicts) or "–"
+        line: dict[str, Any] = {"method": name, "time": duration(info["seconds"]), "rails": held}
         for metric in ("accuracy", "nll", "ece"):
             found = metrics.loc[metric]
             low, high = signed(found["low"], 3), signed(found["high"], 3)
@@ -265,7 +266,6 @@ def race_table(runners: Mapping[str, Record]) -> pd.DataFrame:
         line["fixed, broken"] = "{fixed:,}, {broken:,}".format(**compared["diagnostics"])
         if "removed" in marked.index:
             line["loss on removed"] = f"{marked.loc['removed', 'loss after']:.2f}"
-        line["rails"] = ", ".join(f"{verdicts[v]} {v}" for v in VERDICTS if v in verdicts) or "–"
         lines.append(line)
     return pd.DataFrame(lines)
 

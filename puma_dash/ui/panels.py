@@ -109,6 +109,8 @@ def _ended_badly(here: Context, task: str, state: JobState) -> None:
 
 def duration(seconds: float) -> str:
     """Seconds as a person would say them."""
+    if seconds < 0.05:
+        return "under 0.1 s"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 100:
