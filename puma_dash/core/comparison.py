@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from puma_dash.core.plan import PatchPlan
 
 MOST_GROUPS = 30
-"""Columns with more values than this name no groups."""
+"""Columns with more values than this, or than half the rows, name no groups."""
 
 
 def compare(
@@ -160,7 +160,7 @@ def _per_group(data: Split, flips: pd.DataFrame) -> pd.DataFrame:
     found = [pd.DataFrame(columns=["column", "group", "n", "before", "after"])]
     for frame in (frame for frame in (data.groups, data.meta) if frame is not None):
         for name in frame.columns:
-            if 1 < frame[name].nunique() <= MOST_GROUPS:
+            if 1 < frame[name].nunique() <= min(MOST_GROUPS, len(data) // 2):
                 groups = right.groupby(frame[name].to_numpy())
                 table = groups.mean().assign(n=groups.size(), column=str(name))
                 found.append(table.rename_axis("group").reset_index().astype({"group": str}))

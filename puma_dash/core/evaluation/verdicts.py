@@ -24,7 +24,7 @@ ALPHA = 0.05
 """Chance that any verdict of a table is wrong, where a change is just as large as its tolerance."""
 
 
-class Tested(NamedTuple):
+class Evidence(NamedTuple):
     """A change against its tolerance."""
 
     low: float
@@ -36,7 +36,7 @@ class Tested(NamedTuple):
     """On which side of the tolerance the evidence is."""
 
 
-def tested(draws: ArrayLike, tolerance: float, rows: int) -> Tested:
+def evidence(draws: ArrayLike, tolerance: float, rows: int) -> Evidence:
     """A bootstrapped change against ``tolerance``: which side it is on, how surely, and its interval.
 
     The percentile interval is widened for small samples by (rows / (rows - 1))^(1/2) and Student's t in
@@ -57,13 +57,13 @@ def tested(draws: ArrayLike, tolerance: float, rows: int) -> Tested:
     over = int((values > tolerance).sum())
     within = 2 * over <= len(values)
     if rows < 2:
-        return Tested(float(values.min()), float(values.max()), 1.0, within)
+        return Evidence(float(values.min()), float(values.max()), 1.0, within)
     tail = (1 + min(over, len(values) - over)) / (len(values) + 1)
     shrink = np.sqrt((rows - 1) / rows)
     p = 2 * t.sf(max(shrink * norm.isf(tail), 0.0), rows - 1)
     widened = norm.sf(t.isf(ALPHA / 2, rows - 1) / shrink)
     low, high = np.quantile(values, [widened, 1 - widened])
-    return Tested(float(low), float(high), float(min(p, 1.0)), within)
+    return Evidence(float(low), float(high), float(min(p, 1.0)), within)
 
 
 def holm(p: ArrayLike) -> NDArray[np.float64]:
@@ -107,7 +107,7 @@ def rails(patch: Patch, split: str, before: Engine, after: Engine, seed: int) ->
                 "predicted": patch.predicted.get(held.name, np.nan) if criterion == held else np.nan,
                 "measured": after.criterion(criterion, data=data) - before.criterion(criterion, data=data),
                 "tolerance": tolerance,
-                **tested(drawn, tolerance, smallest)._asdict(),
+                **evidence(drawn, tolerance, smallest)._asdict(),
             }
         )
     return found
