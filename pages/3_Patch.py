@@ -29,6 +29,8 @@ from puma_dash.ui.state import Context, jobs
 from puma_dash.workspace.drafts import Draft
 
 REVIEW_LIMIT = 500
+FEW = 10
+"""Rows that are shown without scrolling."""
 SMALL = 20_000
 """Parameters up to which several steps take no time to speak of."""
 
@@ -108,7 +110,7 @@ def review(here: Context, rows: Rows, draft: Draft) -> None:
                 frame,
                 hide_index=True,
                 column_config=columns,
-                height=430,
+                height=430 if len(chosen) > FEW else "content",
                 on_select="rerun",
                 selection_mode="multi-row",
                 key=f"review-{name}-{here.draft_id}-{here.history().at}",

@@ -78,7 +78,7 @@ def compare(
     low, high = intervals["accuracy"]
     errors = {
         "criterion": "error_rate",
-        "label": "error rate (1 - accuracy)",
+        "label": "error rate",
         "unit": "fraction of rows",
         "test": "exact McNemar",
         "held": False,

@@ -202,7 +202,7 @@ def verdict_table(comparison: dict[str, Any], criteria: Criteria | None = None) 
     frame = rails_of(comparison, criteria)
     return pd.DataFrame(
         {
-            "rail": frame["label"],
+            "rail": frame["label"] + ", " + frame["unit"],
             "verdict": frame["verdict"].map(VERDICTS),
             "measured": [signed(value) for value in frame["measured"]],
             "95 % interval": [interval(*ends) for ends in zip(frame["low"], frame["high"], strict=True)],
@@ -210,9 +210,8 @@ def verdict_table(comparison: dict[str, Any], criteria: Criteria | None = None) 
                 f"+{most:g}" if held else "not held"
                 for most, held in zip(frame["tolerance"], frame["held"], strict=True)
             ],
-            "predicted": [signed(None if pd.isna(value) else value) for value in frame["predicted"]],
-            "unit": frame["unit"],
             "p (Holm)": [p_value(p).removeprefix("p ").removeprefix("= ") for p in frame["p"]],
+            "predicted": [signed(None if pd.isna(value) else value) for value in frame["predicted"]],
             "test": frame["test"],
         }
     )

@@ -171,7 +171,11 @@ def test_the_rails_name_their_test(open_page, prepared, compared):
     keep(patch=compared)
     at = open_page(COMPARE, project="radial", draft=DRAFT)
     rails = next(d.value for d in at.dataframe if "verdict" in d.value)
-    assert rails["rail"].tolist() == ["error rate (1 - accuracy)", "cross-entropy", "Brier score"]
+    assert rails["rail"].tolist() == [
+        "error rate, fraction of rows",
+        "cross-entropy, nats",
+        "Brier score, squared probability",
+    ]
     assert rails["test"].tolist() == ["exact McNemar", "paired bootstrap", "paired bootstrap"]
     assert rails["at most"].tolist() == ["not held", "+0", "+0.5"]
 

@@ -88,7 +88,7 @@ def test_p_values(p, told):
 
 def test_the_rails_table_says_what_was_not_held():
     found = verdict_table(compared(["pass"]), {"c0": {"label": "my errors"}})
-    assert found["rail"].tolist() == ["error rate", "my errors"]
+    assert found["rail"].tolist() == ["error rate, nats", "my errors, nats"]
     assert found["at most"].tolist() == ["not held", "+0.01"]
     assert found["verdict"].tolist() == ["? inconclusive", "✓ pass"]
     assert len({verdict_style(shown) for shown in ("✓ pass", "✗ fail", "? inconclusive")}) == 3
