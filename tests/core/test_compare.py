@@ -127,7 +127,8 @@ def test_the_error_rate_is_judged_by_mcnemar_and_all_by_holm(made):
     errors = comparison.verdicts.iloc[0]
     assert errors["criterion"] == "error_rate"
     assert errors["measured"] == pytest.approx((broken - fixed) / comparison.n)
-    assert errors["low"] <= errors["measured"] <= errors["high"]
+    accuracy = comparison.metrics.loc["accuracy"]
+    assert (errors["low"], errors["high"]) == (-accuracy["high"], -accuracy["low"])
     alone = binomtest(fixed, fixed + broken).pvalue
     others = len(comparison.verdicts)
     assert alone - 1e-12 <= errors["p"] <= min(1, others * alone) + 1e-12

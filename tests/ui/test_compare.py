@@ -97,9 +97,9 @@ def test_the_rails_table_says_what_was_not_held():
 def patch(asked=1.0, applied=0.25, binding="brier", whole=0.03, tolerance=None):
     """What is known of a patch that was weakened."""
     return {
-        "plan": {"strength": asked, "tolerance": tolerance or {}},
+        "plan": {"strength": asked, "tolerance": {"margin": 0.2, **(tolerance or {})}},
         "strength": applied,
-        "diagnostics": {"binding": binding, "at_full_strength": {"brier": whole, "margin": -0.1}},
+        "diagnostics": {"binding": binding, "at_full_strength": {"brier": whole, "margin": 0.1}},
     }
 
 

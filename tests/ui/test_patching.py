@@ -178,7 +178,7 @@ def running(seconds, fraction, expected):
         (10, 0.5, 30, np.sqrt(10 * 20)),
         (10, 0.5, None, None),  # nobody has estimated it
         (10, 0.5, 9, None),  # it should be done
-        (10, 0.9, 60, None),  # pace and estimate disagree
+        (10, 0.7, 25, None),  # pace and estimate disagree
         (0.5, 0.5, 20, None),  # too early to tell
     ],
 )
