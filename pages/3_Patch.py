@@ -1,20 +1,36 @@
 """Patch: review the marks, say what must hold, compute the patch in the background."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
 from puma_dash.ui import text
 from puma_dash.ui.bootstrap import bootstrap
+from puma_dash.ui.compare import Record, binding_sentence, label_of
+from puma_dash.ui.cost import cost, cost_sentence
 from puma_dash.ui.explore import Rows, forecast_now, gallery
-from puma_dash.ui.figures import histogram_figure
-from puma_dash.ui.panels import chart, job, ready
-from puma_dash.ui.patching import DEFAULTS, emptied, headline, keep_plan, plan_of_draft, warnings
+from puma_dash.ui.figures import strength_figure
+from puma_dash.ui.panels import chart, job, ready, signed
+from puma_dash.ui.patching import (
+    DEFAULTS,
+    STRONGEST,
+    at_any_strength,
+    cautions,
+    headline,
+    keep_plan,
+    plan_name,
+    plan_of_draft,
+    rails_forecast,
+)
 from puma_dash.ui.state import Context, jobs
 from puma_dash.workspace.drafts import Draft
 
-REVIEW_LIMIT = 200
+REVIEW_LIMIT = 500
+FEW = 10
+"""Rows that are shown without scrolling."""
 SMALL = 20_000
 """Parameters up to which several steps take no time to speak of."""
 
@@ -25,7 +41,7 @@ def main() -> None:
     st.title("Patch")
     rows, draft = Rows.of(here), here.draft()
     if not draft.marked:
-        st.info("No rows are marked yet. Select rows on the map and mark them to be removed or up-weighted.")
+        st.info("No rows are marked yet. Select rows on the map and mark what is to happen to them.")
         st.page_link(
             "pages/2_Explore.py",
             label="Go to the map",
@@ -41,82 +57,143 @@ def main() -> None:
             st.switch_page("pages/4_Compare.py", query_params=here.query)
         if state.live:
             return
-    left, right = st.columns([1.4, 1], gap="large")
+    left, right = st.columns([1.35, 1], gap="large")
     with left:
+        impossible = warned(here, rows, draft)
         review(here, rows, draft)
     with right:
-        settings(here, rows, draft)
+        plan = settings(here, rows, draft, impossible)
+    if plan["method"] != "retrain" and not impossible:
+        with left:
+            predicted(here, plan)
+
+
+def warned(here: Context, rows: Rows, draft: Draft) -> bool:
+    """What to look at first, each with what can be done about it; whether the patch would be refused."""
+    found = cautions(rows, draft)
+    for number, caution in enumerate(found):
+        kind, icon = (st.error, ":material/block:") if caution.stops else (st.warning, ":material/warning:")
+        if not caution.action:
+            kind(text.escape(caution.text), icon=icon)
+            continue
+        told, button = st.columns([3, 1], vertical_alignment="center")
+        with told:
+            kind(text.escape(caution.text), icon=icon)
+        if button.button(caution.action, key=f"caution-{number}", width="stretch"):
+            here.edit(caution.settled)
+            st.rerun()
+    return any(caution.stops for caution in found)
 
 
 def review(here: Context, rows: Rows, draft: Draft) -> None:
-    """The marked rows, each set discardable, with warnings."""
+    """The marked rows; each set and each row can be taken out of it."""
     st.subheader("What changes")
-    for warning in warnings(rows, draft):
-        st.warning(text.escape(warning), icon=":material/warning:")
-    for name, marked in (
-        ("to remove", draft.remove),
-        ("to up-weight", draft.upweight.rows),
-        ("to relabel", draft.relabel.rows),
+    sets = {
+        "Remove": draft.remove,
+        "Up-weight": draft.upweight.rows,
+        "Relabel": draft.relabel.rows,
+    }
+    sets = {name: marked for name, marked in sets.items() if len(marked)}
+    for tab, (name, marked) in zip(
+        st.tabs([f"{n} {len(m):,}" for n, m in sets.items()]), sets.items(), strict=True
     ):
-        if not len(marked):
-            continue
-        title_at, button_at = st.columns([3, 1], vertical_alignment="center")
-        title_at.markdown(f"**{len(marked):,} rows {name}**")
-        if button_at.button("Unmark all", key=f"discard-{name}", icon=":material/close:", width="stretch"):
-            here.edit(lambda draft, marked=marked: draft.unmarking(marked))
-            st.rerun()
-        chosen = marked[np.argsort(rows.psi[marked], kind="stable")][:REVIEW_LIMIT]
-        if len(chosen) < len(marked):
-            st.caption(f"{len(chosen):,} shown of {len(marked):,}, most harmful first.")
-        frame, columns = gallery(rows, chosen, draft)
-        st.dataframe(frame, hide_index=True, column_config=columns, height=320)
+        with tab:
+            chosen = marked[np.argsort(rows.psi[marked], kind="stable")][:REVIEW_LIMIT]
+            frame, columns = gallery(rows, chosen, draft)
+            if name == "Relabel":
+                after = dict(draft.relabel.items())
+                names = [rows.classes[int(after[row])] for row in chosen.tolist()]
+                frame.insert(frame.columns.get_loc("label") + 1, "label after", names)
+                frame = frame.rename(columns={"label": "label before"})
+            frame = frame.drop(columns="mark") if name != "Up-weight" else frame
+            event = st.dataframe(
+                frame,
+                hide_index=True,
+                column_config=columns,
+                height=430 if len(chosen) > FEW else "content",
+                on_select="rerun",
+                selection_mode="multi-row",
+                key=f"review-{name}-{here.draft_id}-{here.history().at}",
+            )
+            picked = chosen[[row for row in event["selection"]["rows"] if row < len(chosen)]]
+            shown = f"{len(chosen):,} of {len(marked):,} rows, "
+            st.caption(f"{shown}most harmful first. Tick rows to take them out.")
+            some, every = st.columns(2)
+            if some.button(
+                f"Unmark {len(picked):,} ticked",
+                key=f"unmark-{name}",
+                icon=":material/close:",
+                width="stretch",
+                disabled=not len(picked),
+            ):
+                here.edit(lambda draft, picked=picked: draft.unmarking(picked))
+                st.rerun()
+            if every.button(
+                f"Unmark all {len(marked):,}",
+                key=f"discard-{name}",
+                icon=":material/clear_all:",
+                width="stretch",
+            ):
+                here.edit(lambda draft, marked=marked: draft.unmarking(marked))
+                st.rerun()
 
 
-def settings(here: Context, rows: Rows, draft: Draft) -> None:
-    """What must hold, how, and where; then the button that says what it does."""
-    st.subheader("How")
+def settings(here: Context, rows: Rows, draft: Draft, impossible: bool) -> dict[str, Any]:
+    """The plan: what must hold, how, where; above them the button that says what it does, and its cost."""
+    box = st.container(border=True)
     last = {
         **DEFAULTS,
         "steps": 3 if here.overview.info["parameters"] <= SMALL else 1,
         **here.history().settings,
     }
+    tried = Record.of(here.history().patch)
+    if tried is not None and (told := binding_sentence(tried.info, here.criteria)):
+        st.info(f"The last patch: {text.escape(told)}", icon=":material/history:")
     methods = list(text.METHODS)
     method = st.selectbox(
         "Method", methods, methods.index(last["method"]), format_func=text.METHODS.get, key="method"
     )
     st.caption(text.METHOD_NOTES[method])
-    chosen = {"method": method}
+    chosen: dict[str, Any] = {"method": method}
     if method == "puma":
-        chosen |= puma_settings(here.criteria, last)
+        chosen |= held(here.criteria, last)
+        below = st.container()
+        chosen |= puma_settings(last)
     elif method == "influence":
         chosen["strength"] = strength_slider(last)
     device = device_choice()
-    if method != "retrain":
-        change = forecast_now(rows, draft) * chosen["strength"]
-        st.caption(f"Sum of psi: {change:+.4f} nats of validation cross-entropy, before compensation.")
-    impossible = bool(emptied(rows, draft))
-    if st.button(
-        headline(draft, method),
-        type="primary",
-        icon=":material/healing:",
-        width="stretch",
-        disabled=impossible,
-    ):
-        here.update(lambda history: replace(history, settings=chosen))
-        plan = plan_of_draft(draft, here.criteria, **chosen)
-        here.start("patch", {"plan": keep_plan(plan), "device": device, "seed": 0})
-        st.rerun()
-    st.caption("Nothing becomes the current version until you accept it.")
-    if len(draft.remove):
-        figure = histogram_figure(
-            rows.psi, rows.mask(draft.remove), title="psi of all rows and of those to remove"
-        )
-        alt = text.histogram_alt(rows.psi, rows.mask(draft.remove))
-        chart(figure, alt, text.READ_HISTOGRAM, key="psi-histogram")
+    plan = plan_of_draft(draft, here.criteria, **chosen)
+    with box:
+        known = None if impossible else cost(here, plan, device)
+        if method != "retrain" and not impossible:
+            change = forecast_now(rows, draft) * chosen["strength"]
+            relabelled = ", relabels not counted" if len(draft.relabel) else ""
+            st.markdown(
+                f"Sum of psi: **{signed(change)} nats** of validation cross-entropy (now {rows.value:.4f}), "
+                f"before compensation{relabelled}."
+            )
+        if known is not None:
+            st.markdown(cost_sentence(known))
+        if st.button(
+            headline(draft, method),
+            type="primary",
+            icon=":material/healing:",
+            width="stretch",
+            disabled=impossible,
+        ):
+            here.update(lambda history: replace(history, settings=chosen))
+            expected = {"expected": known["seconds"]} if known and "seconds" in known else {}
+            here.start("patch", {"plan": keep_plan(plan), "device": device, "seed": 0, **expected})
+            st.rerun()
+        st.caption("Nothing becomes the current version until you accept it.")
+    if method == "puma":
+        with below:
+            standing(here, known, chosen)
+    return plan
 
 
-def puma_settings(criteria: dict, last: dict) -> dict:
-    """What only PUMA takes: what must hold, strength, steps, compensation."""
+def held(criteria: dict, last: dict) -> dict:
+    """Which criteria must not get worse, and by how much they may."""
     hold = st.multiselect(
         "Must not get worse",
         list(criteria),
@@ -136,6 +213,26 @@ def puma_settings(criteria: dict, last: dict) -> dict:
             format="%.4f",
             key=f"tolerance-{name}",
         )
+    return {"hold": hold, "tolerance": {name: value for name, value in tolerance.items() if value > 0}}
+
+
+def standing(here: Context, known: dict | None, chosen: dict) -> None:
+    """Where the held criteria stand now, and where each ends at its tolerance."""
+    if known is None or not chosen["hold"]:
+        return
+    lines = []
+    for name in chosen["hold"]:
+        now = known["now"].get(name)
+        if now is not None:
+            facts = here.criteria[name]
+            most = now + chosen["tolerance"].get(name, 0.0)
+            lines.append(f"{text.escape(facts['label'])} **{now:.4f}**, at most {most:.4f} ({facts['unit']})")
+    if lines:
+        st.caption("On validation now: " + "; ".join(lines) + ".")
+
+
+def puma_settings(last: dict) -> dict:
+    """What only PUMA takes: strength, steps, compensation."""
     strength = strength_slider(last)
     steps = st.slider("Steps", 1, 10, last["steps"], key="steps", help=text.STEPS_HELP)
     intents = list(text.INTENTS)
@@ -166,8 +263,6 @@ def puma_settings(criteria: dict, last: dict) -> dict:
             help="Aims to cancel improvements too, as far as other rows can.",
         )
     return {
-        "hold": hold,
-        "tolerance": {name: value for name, value in tolerance.items() if value > 0},
         "strength": strength,
         "steps": steps,
         "intent": intent,
@@ -178,8 +273,33 @@ def puma_settings(criteria: dict, last: dict) -> dict:
 def strength_slider(last: dict) -> float:
     """How much of the removal is asked for."""
     return st.slider(
-        "Strength", 0.1, 3.0, last["strength"], 0.1, key="strength", help="1 is the whole removal."
+        "Strength", 0.1, STRONGEST, last["strength"], 0.1, key="strength", help="1 is the whole removal."
     )
+
+
+def predicted(here: Context, plan: dict) -> None:
+    """The predicted change of what must hold against strength, with its rails; computed when asked for."""
+    if not plan["hold"]:
+        return
+    st.subheader("What to expect")
+    curve = at_any_strength(plan)
+    state = here.job("strengths")
+    if state is None or state.params.get("plan") != plan_name(curve):
+        if st.button("Predict against strength", icon=":material/query_stats:"):
+            here.start("forecast", {"plan": keep_plan(curve)}, "strengths")
+            st.rerun()
+        return
+    if not job(here, "strengths", "Predicting the change at every strength"):
+        return
+    table = pd.DataFrame(**state.result["strengths"])
+    names = list(state.result["refined"])
+    labels = {name: label_of(here.criteria, name) for name in names}
+    changes = {labels[name]: table[name] for name in names}
+    rails = {labels[name]: plan["tolerance"].get(name, 0.0) for name in names}
+    given = (table.index, changes, rails)
+    st.markdown(text.escape(rails_forecast(*given, plan["strength"])))
+    figure = strength_figure(*given, at=plan["strength"], title="Predicted change against strength")
+    chart(figure, text.strength_alt(*given, at=plan["strength"]), text.READ_STRENGTH, key="strengths")
 
 
 def device_choice() -> str:

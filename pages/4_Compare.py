@@ -1,21 +1,33 @@
 """Compare: before and after, against what was promised; accept or discard."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
 from puma_dash.ui import text
+from puma_dash.ui.became import flips, marked, regions
 from puma_dash.ui.bootstrap import bootstrap
+from puma_dash.ui.change_figures import MOST_CLASSES, confusion_change_figure
 from puma_dash.ui.compare import (
     Record,
+    binding_sentence,
     binned,
-    changed_table,
+    confusion_table,
     flips_sentence,
+    label_of,
     metric_table,
     patch_sentence,
+    rails_of,
     verdict_table,
 )
-from puma_dash.ui.figures import class_figure, predicted_measured_figure, reliability_figure
+from puma_dash.ui.figures import (
+    class_figure,
+    predicted_measured_figure,
+    reliability_figure,
+)
 from puma_dash.ui.panels import chart, job, ready
+from puma_dash.ui.race import race
 from puma_dash.ui.report import report_html
 from puma_dash.ui.state import Context, ledger, open_context
 
@@ -36,136 +48,187 @@ def main() -> None:
     if accepting is not None and job(here, "accept", "Accepting: one look at the test split"):
         here.forget("accept")
         st.rerun()
-    st.markdown(f"#### {flips_sentence(record.validation)}")
-    st.caption(patch_sentence(record.info))
-    if record.info["strength"] == 0:
-        binding = record.info["diagnostics"].get("binding")
-        st.error(
-            f"Nothing was applied: at every strength tried, {text.escape(str(binding))} would have got worse "
-            "than allowed. Adjust the tolerance, or mark other rows.",
-            icon=":material/block:",
-        )
+    st.markdown(f"#### {text.escape(flips_sentence(record.validation))}")
+    st.caption(text.escape(patch_sentence(record.info)))
+    if told := binding_sentence(record.info, here.criteria):
+        nothing = record.info["strength"] == 0
+        kind, icon = (st.error, ":material/block:") if nothing else (st.warning, ":material/fence:")
+        advice = " Allow more, or mark other rows." if nothing else ""
+        kind(text.escape(f"{'Nothing was applied. ' if nothing else ''}{told}{advice}"), icon=icon)
     decide(here, record, decision)
     comparison = record.validation
     if decision is not None and decision.kind == "accepted" and "test" in decision.details:
         names = ["test", "validation"]
         shown = st.segmented_control("Evaluated on", names, default="test", required=True, key="split")
-        opened = ledger().openings(here.source)
         if shown == "test":
             comparison = decision.details["test"]
-            st.caption(f"The test split of this project has been opened {opened} time{'s' * (opened != 1)}.")
-            st.markdown(f"**On test:** {flips_sentence(comparison)}")
-    body(here, comparison, record)
+            st.caption(openings(here))
+            st.markdown(f"**On test:** {text.escape(flips_sentence(comparison))}")
+    rails(here, comparison, record)
+    measures(here, comparison)
+    flips(here, comparison, record)
+    confusion(here, comparison)
+    marked(here, comparison, record)
+    regions(here, record)
+    race(here, record)
 
 
-def decide(here: Context, record: Record, decision) -> None:
-    """Accept, discard, adjust; or what was decided."""
+def openings(here: Context) -> str:
+    """How often the test split has been opened."""
+    opened = ledger().openings(here.source)
+    if not opened:
+        return "The test split of this project has not been opened yet."
+    return f"The test split of this project has been opened {opened} time{'s' * (opened != 1)}."
+
+
+def decide(here: Context, record: Record, decision: Any) -> None:
+    """Accept, discard, adjust, each with a reason; or what was decided."""
     if decision is not None and decision.kind == "accepted":
-        st.success(f"Accepted as version {decision.id} by {decision.who}.", icon=":material/check_circle:")
-        left, right = st.columns(2)
-        test = decision.details.get("test")
-        left.download_button(
-            "Report",
-            lambda: report_html(here.overview.info, record, test),
-            f"{here.source.replace(':', '-')}-version-{decision.id}.html",
-            "text/html",
-            icon=":material/description:",
-            type="primary",
-            width="stretch",
-        )
-        if right.button(
-            f"Continue with version {decision.id}", icon=":material/arrow_forward:", width="stretch"
-        ):
-            new = open_context(here.source, decision.id)
-            st.switch_page("pages/2_Explore.py", query_params=new.query)
+        accepted(here, record, decision)
         return
-    if decision is not None:
+    discarded = decision is not None
+    if discarded:
         st.warning(f"Discarded by {decision.who}. The model is as it was.", icon=":material/block:")
-    accept, discard, adjust = st.columns(3)
+    held = rails_of(record.validation)
+    failed = bool((held["verdict"] == "fail").any())
     running = here.job("accept")
     busy = running is not None and running.live
     nothing = record.info["strength"] == 0
-    if accept.button(
-        "Accept",
+    with st.container(border=True):
+        why = st.text_input(
+            "Why",
+            key=f"why-{record.key[:8]}",
+            placeholder="Why accept or discard this patch? It is kept in the history and in the report.",
+            max_chars=500,
+            disabled=busy,
+        )
+        accept, discard, adjust = st.columns(3)
+        if accept.button(
+            "Accept",
+            type="secondary" if discarded or failed or nothing else "primary",
+            icon=":material/check:",
+            width="stretch",
+            disabled=busy or nothing,
+            help="Makes the patched model the current version and opens the test split once.",
+        ):
+            if failed and not why.strip():
+                st.error("A rail fails. Say why it is accepted all the same.", icon=":material/edit:")
+            else:
+                here.start("accept", {"patch": record.key, "why": why.strip()})
+                st.rerun()
+        if discard.button("Discard", icon=":material/close:", width="stretch", disabled=busy or discarded):
+            ledger().append(
+                "discarded",
+                source=here.source,
+                parent=here.version,
+                patch=record.key,
+                details={"why": why.strip()},
+            )
+            st.rerun()
+        if adjust.button(
+            "Adjust",
+            type="primary" if discarded or nothing else "secondary",
+            icon=":material/tune:",
+            width="stretch",
+            disabled=busy,
+            help="Back to Patch with the draft as it is.",
+        ):
+            st.switch_page("pages/3_Patch.py", query_params=here.query)
+        if here.overview.info["rows"]["test"]:
+            st.caption(f"{openings(here)} Only accepting opens it.")
+        else:
+            st.caption(
+                "This project has no test split: what is accepted rests on validation, where it was tuned."
+            )
+
+
+def accepted(here: Context, record: Record, decision: Any) -> None:
+    """Who accepted it, the report, and the way on."""
+    why = decision.details.get("why") or getattr(decision, "why", "")
+    because = f": {text.escape(why)}" if why else "."
+    st.success(
+        f"Accepted as version {decision.id} by {decision.who}{because}", icon=":material/check_circle:"
+    )
+    left, right = st.columns(2)
+    test = decision.details.get("test")
+    left.download_button(
+        "Report",
+        lambda: report_html(here.overview.info, record, test),
+        f"{here.source.replace(':', '-')}-version-{decision.id}.html",
+        "text/html",
+        icon=":material/description:",
         type="primary",
-        icon=":material/check:",
         width="stretch",
-        disabled=busy or nothing,
-        help="Makes the patched model the current version and opens the test split once.",
-    ):
-        here.start("accept", {"patch": record.key})
-        st.rerun()
-    if discard.button(
-        "Discard", icon=":material/close:", width="stretch", disabled=busy or decision is not None
-    ):
-        ledger().append("discarded", source=here.source, parent=here.version, patch=record.key, details={})
-        st.rerun()
-    if adjust.button(
-        "Adjust",
-        icon=":material/tune:",
-        width="stretch",
-        disabled=busy,
-        help="Back to Patch with the draft as it is.",
-    ):
-        st.switch_page("pages/3_Patch.py", query_params=here.query)
+    )
+    if right.button(f"Continue with version {decision.id}", icon=":material/arrow_forward:", width="stretch"):
+        new = open_context(here.source, decision.id)
+        st.switch_page("pages/2_Explore.py", query_params=new.query)
 
 
-def body(here: Context, comparison: dict, record: Record) -> None:
-    """Tables and figures of one split."""
+def rails(here: Context, comparison: dict, record: Record) -> None:
+    """What had to hold, and whether it did; what was promised and what came."""
+    split = comparison["split"]
+    st.subheader("Rails")
+    frame = verdict_table(comparison, here.criteria)
+    st.dataframe(frame.style.map(text.verdict_style, subset=["verdict"]), hide_index=True)
+    st.caption(text.READ_RAILS.format(split=split))
+    predicted, measured = (
+        {label_of(here.criteria, name): value for name, value in record.info[kind].items()}
+        for kind in ("predicted", "measured")
+    )
+    if predicted:
+        for note in record.doubts(here.criteria):
+            st.warning(text.escape(note), icon=":material/warning:")
+        figure = predicted_measured_figure(
+            predicted, measured, title="Predicted and measured change on validation"
+        )
+        alt = text.predicted_measured_alt(predicted, measured)
+        chart(figure, alt, text.READ_PREDICTED_MEASURED, key=f"predicted-{split}")
+
+
+def measures(here: Context, comparison: dict) -> None:
+    """Metrics, reliability, classes and groups before and after."""
     split, n = comparison["split"], comparison["n"]
+    st.subheader("Metrics")
+    st.dataframe(metric_table(comparison), hide_index=True)
+    st.caption(f"{split}, n = {n:,}; interval of the change: 95 %, paired bootstrap over rows.")
     left, right = st.columns(2, gap="large")
     with left:
-        st.subheader("Metrics")
-        st.dataframe(metric_table(comparison), hide_index=True)
-        st.caption(f"{split}, n = {n:,}; interval of the change: 95 %, paired bootstrap over rows.")
-        if comparison["verdicts"]["data"]:
-            st.subheader("What had to hold")
-            st.dataframe(verdict_table(comparison), hide_index=True)
-            st.caption(
-                "Change of each held criterion on validation, negative is better. Pass: the whole interval "
-                "is within the tolerance; fail: none of it is."
-            )
-        predicted, measured = record.info["predicted"], record.info["measured"]
-        if predicted:
-            figure = predicted_measured_figure(predicted, measured, title="Predicted and measured change")
-            alt = text.predicted_measured_alt(predicted, measured)
-            chart(figure, alt, text.READ_PREDICTED_MEASURED, key=f"predicted-{split}")
-            for note in record.doubts():
-                st.warning(note, icon=":material/warning:")
-    with right:
         st.subheader("Reliability")
         before, after = binned(comparison, "before"), binned(comparison, "after")
-        figure = reliability_figure(before, after, title="Accuracy against confidence, before and after", n=n)
+        figure = reliability_figure(before, after, title="Accuracy against confidence", n=n)
+        alt = text.reliability_alt(before, after, n=n)
+        chart(figure, alt, text.READ_RELIABILITY, key=f"reliability-{split}")
+    with right:
+        st.subheader("Classes and groups")
+        groups = pd.DataFrame(**comparison["per_group"])
+        columns = groups["column"].unique().tolist()
+        by = st.selectbox("By", ["class", *columns], key=f"by-{split}") if columns else "class"
+        table = pd.DataFrame(**comparison["per_class"]) if by == "class" else groups[groups["column"] == by]
+        names = table["class" if by == "class" else "group"].tolist()
+        before, after = table["before"].tolist(), table["after"].tolist()
+        labels = [f"{name} ({count:,})" for name, count in zip(names, table["n"], strict=True)]
+        figure = class_figure(labels, before, after, title=f"By {by} (rows)", x_title=f"accuracy on {split}")
         chart(
             figure,
-            text.reliability_alt(before, after, n=n),
-            text.READ_RELIABILITY,
-            key=f"reliability-{split}",
+            text.class_alt(names, before, after, "accuracy"),
+            text.READ_CLASSES,
+            key=f"by-{split}-figure",
         )
-    left, right = st.columns(2, gap="large")
-    with left:
-        st.subheader("Flips")
-        flips = comparison["flips"]
-        for column, kind in zip(st.columns(4), flips, strict=True):
-            column.metric(kind.capitalize(), f"{flips[kind]:,}")
-        st.caption(f"Rows of {split}: wrong to right, right to wrong, and those that stayed.")
-        st.dataframe(changed_table(comparison, here.overview.info["classes"]), hide_index=True, height=240)
-    with right:
-        classes = pd.DataFrame(**comparison["per_class"])
-        names = classes["class"].tolist()
-        figure = class_figure(
-            names,
-            classes["before"],
-            classes["after"],
-            title="Accuracy of each class",
-            x_title=f"accuracy on {split}",
-        )
-        alt = text.class_alt(names, classes["before"], classes["after"], "accuracy")
-        chart(figure, alt, text.READ_CLASSES, key=f"classes-{split}")
-    marked = pd.DataFrame(**comparison["marked"])
-    st.subheader("The marked training rows")
-    st.dataframe(marked.round(3), hide_index=True)
-    st.caption("Removal worked where the loss on removed rows rises: the model no longer fits them.")
+
+
+def confusion(here: Context, comparison: dict) -> None:
+    """What is taken for what, before and after."""
+    split, n = comparison["split"], comparison["n"]
+    classes = here.overview.info["classes"]
+    st.subheader("Confusion")
+    if len(classes) > MOST_CLASSES:
+        st.dataframe(confusion_table(comparison, classes), hide_index=True)
+        st.caption(f"The cells of the confusion matrix that changed most, on {split}, n = {n:,}.")
+        return
+    cells = pd.DataFrame(**comparison["confusion"])
+    figure = confusion_change_figure(classes, cells, title="What is taken for what", n=n)
+    chart(figure, text.confusion_alt(classes, cells), text.READ_CONFUSION, key=f"confusion-{split}")
 
 
 main()

@@ -288,9 +288,12 @@ class Comparison:
     """Before and after on one split.
 
     ``metrics``: one row per metric with before, after, change and the interval (low, high) of the change;
-    ``reliability``: bins of both models; ``flips``: every row with its classes before and after and its kind
-    (``diagnostics["mcnemar_p"]`` is the exact test); ``verdicts``: one row per held criterion;
-    ``per_class``: accuracy (recall) of each class; ``marked``: loss and accuracy on the rows touched.
+    ``reliability``: bins of both models; ``flips``: every row with its classes and confidences before and
+    after and its kind (``diagnostics["mcnemar_p"]`` is the exact test); ``confusion``: rows of each (target,
+    predicted) before and after, without empty cells; ``verdicts``: one row for the error rate and for each
+    held criterion; ``per_class``: accuracy (recall) of each class; ``per_group``: accuracy of each group of
+    rows that the data name; ``marked``: loss and accuracy on the rows touched, with ``marked_rows`` one by
+    one.
     """
 
     split: str
@@ -298,9 +301,12 @@ class Comparison:
     metrics: pd.DataFrame
     reliability: pd.DataFrame
     flips: pd.DataFrame
+    confusion: pd.DataFrame
     verdicts: pd.DataFrame
     per_class: pd.DataFrame
+    per_group: pd.DataFrame
     marked: pd.DataFrame
+    marked_rows: pd.DataFrame
     fingerprint: str
     diagnostics: dict[str, Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import streamlit as st
@@ -70,14 +71,31 @@ def _running(job_id: str, title: str) -> None:
             waiting = jobs().position(job_id)
             st.progress(0.0, "Waiting for the worker" + (f", {waiting} before this" if waiting else ""))
         else:
-            st.progress(state.fraction, f"{state.message} ({duration(state.seconds)} so far)")
+            left = time_left(state)
+            more = "" if left is None else f", about {duration(left)} left"
+            st.progress(state.fraction, f"{state.message} ({duration(state.seconds)} so far{more})")
         if st.button("Cancel", key=f"cancel-{job_id}", icon=":material/stop_circle:"):
             jobs().cancel(job_id)
 
 
+def time_left(state: JobState) -> float | None:
+    """How many seconds a job still takes, where its pace and the estimate made before it agree.
+
+    The estimate is the job's ``expected`` seconds; where the two differ more than twofold, nobody knows.
+    """
+    expected, pace = state.params.get("expected"), state.seconds_left
+    planned = (expected or 0.0) - state.seconds
+    if pace is None or planned <= 0 or not 0.5 <= pace / planned <= 2:
+        return None
+    return math.sqrt(pace * planned)
+
+
 def _ended_badly(here: Context, task: str, state: JobState) -> None:
     if state.status == "cancelled":
-        st.warning("Cancelled. Nothing was changed; your selection and marks are as they were.")
+        st.warning(
+            "Cancelled. What had been computed is discarded and nothing was changed; "
+            "your selection and marks are as they were."
+        )
     else:
         st.error(escape(state.error or "It ended without saying why."))
         if here.draft().marked:
@@ -85,17 +103,27 @@ def _ended_badly(here: Context, task: str, state: JobState) -> None:
     if here.version is not None and task == "prepare" and st.button("Open the original"):
         st.switch_page("app.py", query_params={"project": here.source})
     if st.button("Try again", key=f"again-{state.id}", icon=":material/refresh:"):
-        here.start(task, {k: v for k, v in state.params.items() if k not in here.where})
+        here.start(state.task, {k: v for k, v in state.params.items() if k not in here.where}, task)
         st.rerun()
 
 
 def duration(seconds: float) -> str:
     """Seconds as a person would say them."""
+    if seconds < 0.05:
+        return "under 0.1 s"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min"
+
+
+def size(count: float) -> str:
+    """Bytes as a person would say them."""
+    mebibytes = count / 2**20
+    if mebibytes < 1:
+        return "under 1 MiB"
+    return f"{mebibytes:,.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:,.1f} GiB"
 
 
 def signed(value: float | None, digits: int = 4) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from puma_dash.ui.explore import Rows
 from puma_dash.workspace.drafts import Draft
 from puma_dash.workspace.store import Store, home, key
 
 LARGE_SHARE = 0.05
+NAMED = 3
+"""Classes that a warning names, at most."""
+STRONGEST = 3.0
+"""The largest strength that can be asked for, up to which the forecast goes."""
 DEFAULTS: dict[str, Any] = {
     "hold": ["cross_entropy"],
     "tolerance": {},
@@ -56,39 +61,144 @@ def keep_plan(plan: dict[str, Any]) -> str:
     return name
 
 
-def emptied(rows: Rows, draft: Draft) -> list[str]:
-    """The classes of which no row would remain."""
-    total, gone = Counter(rows.target.tolist()), Counter(rows.target[draft.remove].tolist())
-    return [rows.classes[label] for label in sorted(gone) if gone[label] == total[label]]
+def at_any_strength(plan: dict[str, Any]) -> dict[str, Any]:
+    """What the forecast against strength depends on: ``plan`` without what only moves along its curve."""
+    return {**plan, "strength": STRONGEST, "steps": 1, "intent": "unseen", "tolerance": {}}
 
 
-def warnings(rows: Rows, draft: Draft) -> list[str]:
+# --- what a careful colleague would say ------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Caution:
+    """Something to look at before a draft is patched.
+
+    Args:
+        text: what it is.
+        stops: whether the patch would be refused.
+        rows: which rows it is about, where something can be done about them at once.
+        action: what can be done about them.
+        removes: the action removes them, too, in place of unmarking them.
+    """
+
+    text: str
+    stops: bool = False
+    rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    action: str = ""
+    removes: bool = False
+
+    def settled(self, draft: Draft) -> Draft:
+        """The draft after the action."""
+        clear = draft.unmarking(self.rows)
+        if not self.removes:
+            return clear
+        action = f"mark {len(self.rows):,} copies to remove"
+        return replace(clear, remove=np.union1d(clear.remove, self.rows), action=action)
+
+
+def cautions(rows: Rows, draft: Draft) -> list[Caution]:
     """What a careful colleague would say before this draft is patched."""
-    found = []
-    total, gone = Counter(rows.target.tolist()), Counter(rows.target[draft.remove].tolist())
-    shares = {label: count / total[label] for label, count in gone.items()}
-    empty = emptied(rows, draft)
-    if empty:
-        found.append(
-            f"Every row of {', '.join(empty)} is marked to go: a whole class cannot be patched away."
-        )
-    large = [
-        f"{rows.classes[label]} ({share:.0%})"
-        for label, share in sorted(shares.items())
-        if share > LARGE_SHARE
+    arrays = rows.here.overview.arrays if rows.here.overview is not None else {}
+    weight = arrays.get("weight", np.ones(rows.n))
+    same = arrays.get("same", np.arange(rows.n))
+    found = [
+        *_refused(rows, draft, weight),
+        *_large(rows, draft, weight),
+        *_copies(draft, same, weight),
+        *_valuable(rows, draft),
     ]
-    if large:
+    return sorted(found, key=lambda caution: not caution.stops)
+
+
+def _refused(rows: Rows, draft: Draft, weight: np.ndarray) -> list[Caution]:
+    """Why the plan could not be carried out."""
+    found = []
+    before = np.bincount(rows.target[weight > 0], minlength=len(rows.classes))
+    target, stays = rows.target.copy(), weight > 0
+    target[draft.relabel.rows] = draft.relabel.values
+    stays[draft.remove] = False
+    after = np.bincount(target[stays], minlength=len(rows.classes))
+    gone = [rows.classes[k] for k in np.flatnonzero((before > 0) & (after == 0))]
+    if gone:
         found.append(
-            f"More than {LARGE_SHARE:.0%} is removed of class {', '.join(large)}. For groups this large the "
-            "straight-line forecast is rough: look at what is measured."
+            Caution(f"No row of {', '.join(gone)} would be left: a whole class cannot be patched away.", True)
         )
-    valuable = int((rows.psi[draft.remove] > 0).sum())
-    if valuable:
-        found.append(
-            f"{valuable:,} of the rows to remove are valuable (psi > 0): alone they would change validation "
-            f"cross-entropy by {rows.psi[draft.remove].clip(min=0).sum() / rows.n:+.4f} nats."
-        )
+    unchanged = draft.relabel.rows[draft.relabel.values == rows.target[draft.relabel.rows]]
+    if len(unchanged):
+        told = f"{_rows(unchanged)} to relabel already {_have(unchanged)} the label given."
+        found.append(Caution(told, True, unchanged, f"Unmark {_these(unchanged)}"))
+    marked = draft.marked_rows
+    absent = marked[weight[marked] == 0]
+    if len(absent):
+        told = f"{_rows(absent)} take no part in training: an earlier version removed {_them(absent)}."
+        found.append(Caution(told, True, absent, f"Unmark {_these(absent)}"))
     return found
+
+
+def _large(rows: Rows, draft: Draft, weight: np.ndarray) -> list[Caution]:
+    taken = np.concatenate([draft.remove, draft.relabel.rows])
+    gone, total = (
+        np.bincount(rows.target[which], minlength=len(rows.classes)) for which in (taken, weight > 0)
+    )
+    share = gone / np.maximum(total, 1)
+    large = np.flatnonzero(share > LARGE_SHARE)
+    if not len(large):
+        return []
+    most = large[np.argsort(-share[large], kind="stable")][:NAMED]
+    named = ", ".join(f"{rows.classes[k]} ({share[k]:.0%})" for k in most)
+    which = named if len(large) <= NAMED else f"{len(large)} of {len(share)} classes, most of {named}"
+    return [
+        Caution(
+            f"More than {LARGE_SHARE:.0%} is taken out of {which}. For groups this large the straight-line "
+            "forecast is rough: look at what is measured."
+        )
+    ]
+
+
+def _copies(draft: Draft, same: np.ndarray, weight: np.ndarray) -> list[Caution]:
+    """Rows with the inputs of a row to be removed, which stay."""
+    alike = np.isin(same, same[draft.remove])
+    alike[draft.marked_rows] = False
+    left = np.flatnonzero(alike & (weight > 0))
+    if not len(left):
+        return []
+    told = (
+        f"{_rows(left)} not marked {_have(left)} exactly the inputs of rows to remove: "
+        "what a copy teaches, the model still learns."
+    )
+    return [Caution(told, rows=left, action=f"Remove {_these(left)}, too", removes=True)]
+
+
+def _valuable(rows: Rows, draft: Draft) -> list[Caution]:
+    valuable = draft.remove[rows.psi[draft.remove] > 0]
+    if not len(valuable):
+        return []
+    change = rows.psi[valuable].sum() / rows.n
+    told = (
+        f"{len(valuable):,} of the rows to remove {'is' if len(valuable) == 1 else 'are'} valuable "
+        f"(psi > 0): alone, taking {_them(valuable)} out would change validation cross-entropy by "
+        f"{change:+.4f} nats."
+    )
+    return [Caution(told, rows=valuable, action=f"Unmark {_these(valuable)}")]
+
+
+def _rows(rows: np.ndarray) -> str:
+    return f"{len(rows):,} row{'s' * (len(rows) != 1)}"
+
+
+def _have(rows: np.ndarray) -> str:
+    return "has" if len(rows) == 1 else "have"
+
+
+def _them(rows: np.ndarray) -> str:
+    return "it" if len(rows) == 1 else "them"
+
+
+def _these(rows: np.ndarray) -> str:
+    return "it" if len(rows) == 1 else f"these {len(rows):,}"
+
+
+# --- in words ------------------------------------------------------------
 
 
 def headline(draft: Draft, method: str) -> str:
@@ -102,3 +212,31 @@ def headline(draft: Draft, method: str) -> str:
         parts.append(f"relabel {len(draft.relabel):,}")
     verb = "Retrain" if method == "retrain" else "Patch"
     return f"{verb}: {', '.join(parts)}"
+
+
+def rails_forecast(
+    strengths: ArrayLike, changes: dict[str, ArrayLike], rails: dict[str, float], at: float
+) -> str:
+    """Up to which strength every rail is predicted to hold, and which one ends it.
+
+    Args:
+        strengths: (s,) ascending from 0.
+        changes: predicted change of each criterion (s,); negative is better.
+        rails: the most that each may get worse.
+        at: the strength asked for.
+    """
+    x = np.asarray(strengths, dtype=float)
+    passed = {name: x[np.asarray(change) > rails[name] + 1e-9] for name, change in changes.items()}
+    first = {name: over[0] for name, over in passed.items() if len(over)}
+    if not first:
+        return f"Every rail is predicted to hold at any strength up to {x[-1]:g}."
+    name = min(first, key=first.__getitem__)
+    held = x[np.searchsorted(x, first[name]) - 1]
+    if held < at:
+        return (
+            f"{name} is predicted to pass its rail at strength {at:g} and to hold up to about {held:g}; the "
+            "patch is measured, and weakened until every rail holds."
+        )
+    return (
+        f"Every rail is predicted to hold at strength {at:g}; the first to give way, beyond {held:g}: {name}."
+    )

@@ -153,13 +153,13 @@ class Context:
 
         self.update(edited)
 
-    def start(self, task: str, params: dict[str, Any]) -> None:
-        """Starts a background job and notes it in the draft."""
+    def start(self, task: str, params: dict[str, Any], name: str = "") -> None:
+        """Starts a background job and notes it in the draft, under ``name`` or else the task's."""
         job = jobs().submit(task, {**self.where, **params})
-        self.update(lambda history: replace(history, jobs={**history.jobs, task: job}))
+        self.update(lambda history: replace(history, jobs={**history.jobs, name or task: job}))
 
     def job(self, task: str) -> JobState | None:
-        """The last job of that kind started from this draft."""
+        """The last job of that kind, or started under that name, from this draft."""
         job_id = self.history().jobs.get(task)
         return jobs().state(job_id) if job_id else None
 

@@ -45,6 +45,19 @@ READ_STRENGTH = (
     "strength asked for. Outputs are taken to move along a straight line, so trust small strengths most."
 )
 READ_CLASSES = "The ring is the rate before, the disc after; the longer the line, the larger the change."
+READ_CONFUSION = (
+    "Rows of a label across, what the model takes them for down. Blue cells moved the right way, orange ones "
+    "the wrong way: more on the diagonal is right, more beside it wrong."
+)
+READ_REGIONS = (
+    "The hue is the class the model answers there, the paler the less sure it is. Dots are training rows in "
+    "the colour of their label; the patch touched those with rings."
+)
+READ_RAILS = (
+    "Change on {split}, negative is better. Pass: surely within what is allowed; fail: surely beyond it; "
+    "inconclusive: these rows do not tell. All verdicts together are wrong with a chance of at most 5 %: p "
+    "is adjusted for their number (Holm), so one may be inconclusive although its interval looks clear."
+)
 
 
 def map_alt(
@@ -132,6 +145,28 @@ def class_alt(class_names: Sequence[str], before: ArrayLike, after: ArrayLike, r
     )
 
 
+def confusion_alt(classes: Sequence[str], cells: Mapping[str, ArrayLike]) -> str:
+    """Returns the alternative text of the confusion matrix, with the cell that changed most."""
+    before, after = (np.asarray(cells[name], dtype=int) for name in ("before", "after"))
+    text = f"Confusion matrix of {len(classes)} classes before and after"
+    if not np.any(before != after):
+        return f"{text}: no cell changed."
+    at = int(np.abs(after - before).argmax())
+    label, taken = (classes[int(np.asarray(cells[name])[at])] for name in ("target", "predicted"))
+    return (
+        f"{text}; the largest change: label {label} predicted {taken}, {before[at]:,} to {after[at]:,} rows."
+    )
+
+
+def regions_alt(regions: Mapping[str, ArrayLike], classes: Sequence[str]) -> str:
+    """Returns the alternative text of the decision regions, with the share of the plane that changed."""
+    before, after = np.asarray(regions["class"])
+    return (
+        f"Decision regions of {len(classes)} classes before and after, side by side; the answer changes on "
+        f"{np.mean(before != after):.0%} of the plane shown."
+    )
+
+
 def _widest_gap(bins: Mapping[str, ArrayLike]) -> str:
     """Returns where confidence and accuracy are furthest apart, in words."""
     filled = np.asarray(bins["count"]) > 0
@@ -192,6 +227,15 @@ DEMOS = {
     ),
 }
 VERDICTS = {"pass": "✓ pass", "fail": "✗ fail", "inconclusive": "? inconclusive"}
+VERDICT_COLORS = {"pass": "#00845F", "fail": "#D04F00", "inconclusive": "#7F8794"}
+
+
+def verdict_style(shown: str) -> str:
+    """Returns the CSS of a verdict as ``VERDICTS`` words it."""
+    color = next((c for name, c in VERDICT_COLORS.items() if VERDICTS[name] == shown), "inherit")
+    return f"color: {color}; font-weight: 600"
+
+
 INTENTS = {"unseen": "as if never seen", "forget": "forget"}
 STEPS_HELP = (
     "1 is the straight patch of the paper. More steps bend it: each takes the curvature where the last one "

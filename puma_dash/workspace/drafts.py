@@ -191,6 +191,8 @@ class History:
     """Cache key of the patch last computed from this draft."""
     settings: dict[str, Any] = field(default_factory=dict)
     """How the last patch was asked for, so that adjusting starts from there."""
+    races: dict[str, str] = field(default_factory=dict)
+    """"PATCH/METHOD" -> cache key of what that method made of the plan of that patch."""
 
     @property
     def now(self) -> Draft:
@@ -314,7 +316,8 @@ def _parsed(data: dict[str, Any]) -> tuple[str, History]:
         return Draft(selection, remove, upweight, relabel, sets, str(state["action"]))
 
     states = tuple(map(draft, data["states"]))
-    history = History(states, int(data["at"]), dict(data["jobs"]), str(data["patch"]), dict(data["settings"]))
+    jobs, settings, races = (dict(data[name]) for name in ("jobs", "settings", "races"))
+    history = History(states, int(data["at"]), jobs, str(data["patch"]), settings, races)
     if not 0 <= history.at < len(states):
         raise ValueError("the present is not among the states")
     return data["project"], history

@@ -13,6 +13,7 @@ from puma_dash.core.criteria import CRITERIA, usable_criteria
 from puma_dash.core.engine import Engine
 from puma_dash.core.evaluation.metrics import metrics, per_row
 from puma_dash.core.evaluation.reliability import reliability
+from puma_dash.core.evaluation.repeats import row_keys
 from puma_dash.core.types import Project, Split
 from puma_dash.workspace.index import LAYOUT
 
@@ -37,6 +38,8 @@ def overview_of(
     arrays, columns, _ = _of_split(engine, "train")
     validation_arrays, validation_columns, held_out = _of_split(engine, "validation")
     arrays |= {f"validation.{name}": array for name, array in validation_arrays.items()}
+    _, same = np.unique(row_keys(train.inputs, project.model), axis=0, return_inverse=True)
+    arrays["same"] = same.ravel().astype(np.int32)  # one number for all rows with the same inputs
     truth = validation.targets.numpy(force=True)
     info = {
         "layout": LAYOUT,

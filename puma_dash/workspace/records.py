@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from puma_dash.core.criteria import CRITERIA, Criterion, resolve_criterion
 from puma_dash.core.plan import PatchPlan
 from puma_dash.core.types import Comparison, Patch, ProjectError
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLIPS = ("fixed", "broken", "kept right", "kept wrong")
+MOST_CELLS = 900
+"""Of the confusion matrix, those that changed most."""
 
 
 def patch_record(patch: Patch, validation: Comparison) -> dict[str, Any]:
@@ -32,7 +36,8 @@ def patch_record(patch: Patch, validation: Comparison) -> dict[str, Any]:
 
 def comparison_record(compared: Comparison) -> dict[str, Any]:
     """A comparison: its tables, and of the flips only the rows that changed sides."""
-    kinds = compared.flips["kind"]
+    kinds, cells = compared.flips["kind"], compared.confusion
+    most = (cells["after"] - cells["before"]).abs().nlargest(MOST_CELLS).index
     return {
         "split": compared.split,
         "n": compared.n,
@@ -40,10 +45,29 @@ def comparison_record(compared: Comparison) -> dict[str, Any]:
         "reliability": table(compared.reliability),
         "flips": {kind: int((kinds == kind).sum()) for kind in FLIPS},
         "changed": table(compared.flips[kinds.isin(["fixed", "broken"])]),
+        "confusion": table(cells.loc[most]),
         "verdicts": table(compared.verdicts),
         "per_class": table(compared.per_class),
+        "per_group": table(compared.per_group),
         "marked": table(compared.marked),
         "diagnostics": plain(compared.diagnostics),
+    }
+
+
+def comparison_arrays(compared: Comparison) -> dict[str, np.ndarray]:
+    """Of every row of the split how it flipped and what it is taken for; of every marked row what is known.
+
+    Kinds of flips are numbered as in the record's ``flips``, what was done as in its ``marked``.
+    """
+    flips, marked = compared.flips, compared.marked_rows
+    done = compared.marked["rows"].tolist()
+    return {
+        "flips.kind": np.array([FLIPS.index(kind) for kind in flips["kind"]], np.uint8),
+        "flips.after": flips["after"].to_numpy(np.int32),
+        "flips.confidence": flips["confidence after"].to_numpy(np.float32),
+        "marked.done": np.array([done.index(name) for name in marked["done"]], np.uint8),
+        **{f"marked.{name}": marked[name].to_numpy(np.int32) for name in ("row", "label", "before", "after")},
+        **{f"marked.{name}": marked[name].to_numpy(np.float32) for name in ("loss before", "loss after")},
     }
 
 

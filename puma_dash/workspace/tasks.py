@@ -23,15 +23,19 @@ import torchmetrics.functional.classification  # noqa: F401
 
 from puma_dash.core import api, comparison, forecasting
 from puma_dash.core.criteria import Adversarial, Criterion, resolve_criterion
+from puma_dash.core.curvature.base import describe_device
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.embedding import Columns, Pca, resolve_embedding
-from puma_dash.core.engine import CancelEvent, Progress, choose_device, engine_of
+from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device, engine_of
 from puma_dash.core.evaluation.health import health
+from puma_dash.core.evaluation.regions import decision_regions, is_flat
 from puma_dash.core.types import Patch, Project, ProjectError
+from puma_dash.core.unlearning.estimate import patch_estimate
 from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.ledger import Ledger
 from puma_dash.workspace.overview import annotations_digest, overview_of
 from puma_dash.workspace.records import (
+    comparison_arrays,
     comparison_record,
     criterion_of,
     criterion_record,
@@ -208,10 +212,40 @@ def patch(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
             "seed": params["seed"],
             **patch_record(made, compared),
         }
-        return {**state, "weights": made.weights}, info
+        arrays = {**state, "weights": made.weights, **comparison_arrays(compared)}
+        if is_flat(project.train):
+            engine = engine_of(project, params["device"])
+            after = Engine(project.with_model(made.model), device=engine.device)
+            found = decision_regions([engine, after], project.train)
+            arrays |= {f"regions.{name}": array for name, array in found.items()}
+        return arrays, info
 
     _store().fetch(name, compute)
     return {"patch": name}
+
+
+def estimate(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """What a patch will cost on a device, and where the criteria that it holds stand now.
+
+    The page asks once for all plans of one shape; what it shows is read from the cache under ``name``.
+    """
+    project, _ = _opened(params, progress)
+    plan = plan_of(read_plan(params["plan"]))
+
+    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        engine = engine_of(project, params["device"], within(progress, 0.2, 1), cancel)
+        held = [resolve_criterion(hold) for hold in plan.hold]
+        info: dict[str, Any] = {"now": {criterion.name: engine.criterion(criterion) for criterion in held}}
+        try:
+            found = patch_estimate(project, plan, device=params["device"])
+            comparing = comparison.comparison_seconds(len(project.validation), len(held))
+            info |= {"seconds": found.seconds + comparing, "bytes": found.bytes}
+        except ProjectError as unknown:
+            info["refused"] = str(unknown)
+        return {}, {**info, "device": describe_device(engine.device)}
+
+    _store().fetch(params["name"], compute)
+    return {}
 
 
 def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
@@ -288,6 +322,7 @@ TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any
     "embed": embed,
     "forecast": forecast,
     "story": story,
+    "estimate": estimate,
     "patch": patch,
     "accept": accept,
     "checks": checks,
@@ -325,7 +360,7 @@ def load_patch(project: Project, name: str) -> Patch:
         raise ProjectError(
             "expected a patch of this project, but its model or data have changed since; try patching again."
         )
-    state = {k.removeprefix("state."): v for k, v in entry.arrays.items() if k != "weights"}
+    state = {k.removeprefix("state."): v for k, v in entry.arrays.items() if k.startswith("state.")}
     model = _with_state(project, state)
     engine = engine_of(project)
     return Patch(

@@ -8,6 +8,7 @@ import torch
 import puma_dash as puma
 from puma_dash.core.curvature import CURVATURES, costs
 from puma_dash.core.engine import Engine, engine_of
+from puma_dash.core.unlearning.estimate import patch_estimate
 
 from .cases import CASES, case, convolution, mlp
 
@@ -164,3 +165,53 @@ def test_one_batch_is_timed_once(monkeypatch):
     assert 0 < first.seconds < 60
     assert puma.estimate(project) == first
     assert len(rows) <= 6
+
+
+# --- patches ------------------------------------------------------------
+
+
+def planned(project, **settings):
+    return patch_estimate(
+        project, puma.PatchPlan(**{"remove": (1, 2), "hold": ("cross_entropy",), **settings})
+    )
+
+
+def test_a_patch_costs_more_the_more_it_is_asked_for():
+    project = network().project()
+    plain = planned(project)
+    assert plain.seconds > 0
+    assert planned(project, steps=4).seconds > plain.seconds
+    assert planned(project, hold=("cross_entropy", "brier")).seconds > plain.seconds
+    assert planned(network(n=240).project()).seconds > plain.seconds
+
+
+def test_what_is_known_is_not_counted_again():
+    project = network().project()
+    cold = planned(project)
+    puma.value(project)
+    warm = planned(project)
+    assert warm.seconds < cold.seconds
+    assert planned(project, hold="brier").seconds > warm.seconds
+    puma.value(project, criterion="brier")
+    assert planned(project, hold="brier").seconds == pytest.approx(warm.seconds)
+
+
+def test_retraining_costs_its_epochs():
+    project = network().project()
+
+    def taking(epochs):
+        recipe = puma.AdamRecipe(project.loss, epochs=epochs)
+        return planned(dataclasses.replace(project, trainer=recipe), method="retrain").seconds
+
+    assert taking(40) == pytest.approx(4 * taking(10))
+
+
+def test_nobody_can_tell_how_long_a_trainer_of_ones_own_takes():
+    project = dataclasses.replace(network().project(), trainer=lambda *_: None)
+    with pytest.raises(puma.ProjectError, match="brings its own trainer"):
+        planned(project, method="retrain")
+
+
+def test_a_plan_that_does_not_fit_has_no_estimate():
+    with pytest.raises(puma.ProjectError, match="training rows"):
+        planned(network().project(), remove=(1_000,))

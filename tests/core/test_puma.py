@@ -307,3 +307,17 @@ def test_relabelling_to_the_truth_helps():
     before = Reference(noisy).criterion()
     for patch in (removed, mended):
         assert Reference(noisy).criterion(theta=flat(patch.model)) < before
+
+
+def test_what_the_whole_strength_would_have_cost_is_kept():
+    """Weakened by its rails, the patch still says what each criterion measured at the strength asked for."""
+    case = trained()
+    project = case.project(validation=puma.Split(*(part[:12] for part in case.train)))
+    hold = ("cross_entropy", "brier")
+    plan = {"remove": range(12), "hold": hold, "tolerance": {"cross_entropy": 0.05}}
+    weakened = puma.patch(
+        project, puma.PatchPlan(**plan, method=puma.Puma(weight_max=0.0)), curvature=CURVATURE
+    )
+    whole = puma.patch(project, puma.PatchPlan(**plan, method="influence"), curvature=CURVATURE)
+    assert weakened.strength < 1
+    assert weakened.diagnostics["at_full_strength"] == pytest.approx(whole.measured)

@@ -27,13 +27,13 @@ class FakeJobs:
 
     def submit(self, task, params):
         self.submitted.append((task, params))
-        return JOB
+        return f"{len(self.submitted):018x}"
 
     def state(self, job_id):
-        task, params = self.submitted[-1] if self.submitted else ("prepare", {})
+        task, params = self.submitted[int(job_id, 16) - 1] if self.submitted else ("prepare", {})
         if task == "devices":
             return JobState(JOB, task, params, status="done", result={"devices": []})
-        return JobState(JOB, task, params, started=1.0, **self.now)
+        return JobState(job_id, task, params, started=1.0, **self.now)
 
     def position(self, job_id):
         return 0

@@ -239,8 +239,9 @@ def test_every_criterion_offered_can_be_held(open_page, prepared, psi):
     at = open_page(COMPARE, project="radial", draft=DRAFT)
     assert not at.exception
     verdicts = next(d.value for d in at.dataframe if "verdict" in d.value)
-    assert verdicts["criterion"].tolist() == list(USABLE)
-    assert set(verdicts["verdict"]) == {"✓ pass"}
+    told = verdicts["rail"].str.rsplit(", ", n=1).str[0]
+    assert told.tolist() == ["error rate", *USABLE.values()]
+    assert set(verdicts["verdict"][1:]) == {"✓ pass"}
 
 
 def test_a_column_of_the_data_never_passes_for_one_of_ours():
@@ -342,7 +343,15 @@ def test_compare_shows_decides_and_remembers(open_page, prepared, psi):
     at = open_page(COMPARE, project="radial", draft=DRAFT)
     assert not at.exception, at.exception
     assert "of 600 validation rows" in texts(at)
-    assert len(at.get("plotly_chart")) == 3
+    titles = str([chart.proto for chart in at.get("plotly_chart")])
+    for title in (
+        "Accuracy against",
+        "Predicted and",
+        "By class",
+        "taken for what",
+        "What the model answers",
+    ):
+        assert title in titles
     button(at, "Discard").click().run()
     assert "Discarded by" in texts(at)
     prepared.accept({"source": "radial", "version": None, "patch": name}, lambda *_: None, None)
@@ -379,7 +388,7 @@ def test_a_criterion_of_ones_own_can_be_valued_and_held(open_page, prepared, psi
     at = open_page(COMPARE, project="radial", draft=DRAFT)
     assert not at.exception
     verdicts = next(d.value for d in at.dataframe if "verdict" in d.value)
-    assert verdicts["criterion"].tolist() == [own]
+    assert verdicts["rail"].tolist() == ["error rate, fraction of rows", "three errors, nats"]
 
 
 GUIDE = "pages/7_Guide.py"

@@ -84,12 +84,19 @@ def row_interval(
         seed: of the resampling.
         level: coverage.
     """
+    drawn = row_draws(statistic, strata, seed=seed)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def row_draws(
+    statistic: Callable[[np.ndarray], float], strata: np.ndarray, *, seed: int, resamples: int = ROW_RESAMPLES
+) -> np.ndarray:
+    """The statistic on ``resamples`` resamples of the rows (m,), each within its stratum: (resamples,)."""
     rng = np.random.default_rng(seed)
     _, stratum, size = np.unique(strata, return_inverse=True, return_counts=True)
     order, start, room = np.argsort(stratum, kind="stable"), (np.cumsum(size) - size)[stratum], size[stratum]
-    drawn = [statistic(order[start + rng.integers(room)]) for _ in range(ROW_RESAMPLES)]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return np.array([statistic(order[start + rng.integers(room)]) for _ in range(resamples)])
 
 
 def mcnemar_p(fixed: int, broken: int) -> float:

@@ -105,6 +105,7 @@ class Puma(Described):
             change, facts = more, more_facts
             tried = attempt(change, plan.strength)
         strength, binding = plan.strength, tried.binding
+        whole = dict(zip(rails.names, (tried.excess + rails.tolerance).tolist(), strict=True))
         for _ in range(HALVINGS):
             if tried.binding is None:
                 break
@@ -125,6 +126,7 @@ class Puma(Described):
                 "residual": max(residual, tried.residual),
                 "corrections": corrections,
                 "binding": binding,
+                "at_full_strength": whole,
                 "steps": tried.steps,
             },
         )

@@ -1,0 +1,149 @@
+"""What became of rows: those of validation that flipped, the marked training rows, the plane around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from puma_dash.ui import text
+from puma_dash.ui.change_figures import regions_figure
+from puma_dash.ui.compare import Record, changed_table, forgotten_sentences
+from puma_dash.ui.figures import thumbnails
+from puma_dash.ui.panels import chart
+from puma_dash.ui.state import Context, entry
+from puma_dash.workspace.store import Entry
+
+SHOWN = 120
+"""Rows of a flip, or of those marked, that are shown."""
+TALL = 44
+"""Pixels of a row with a picture."""
+COLUMNS: dict[str, Any] = {
+    "image": st.column_config.ImageColumn("Image", width="small"),
+    **{
+        name: st.column_config.ProgressColumn(name, format="percent", min_value=0.0, max_value=1.0)
+        for name in ("confidence before", "confidence after")
+    },
+    **{
+        name: st.column_config.NumberColumn(f"{name} (nats)", format="%.3f")
+        for name in ("loss before", "loss after")
+    },
+}
+FLIPS = {"fixed": "wrong → right", "broken": "right → wrong", "kept right": "right", "kept wrong": "wrong"}
+
+
+def flips(here: Context, comparison: dict, record: Record) -> None:
+    """The four cells, and the rows of the one that is chosen."""
+    split, counts = comparison["split"], comparison["flips"]
+    st.subheader("Flips")
+    kind = st.segmented_control(
+        f"Rows of {split}",
+        list(FLIPS),
+        default="broken" if counts["broken"] else "fixed",
+        format_func=lambda kind: f"{kind.capitalize()} **{counts[kind]:,}** ({FLIPS[kind]})",
+        required=True,
+        key=f"flips-{split}",
+        width="stretch",
+    )
+    if not counts[kind]:
+        st.caption(f"No {split} row is of this kind.")
+        return
+    if split != "validation" or "flips.kind" not in record.arrays:
+        st.dataframe(changed_table(comparison, overview(here).info["classes"], kind), hide_index=True)
+        st.caption(f"Of {split}, only the rows that changed sides are kept.")
+        return
+    rows = np.flatnonzero(record.arrays["flips.kind"] == list(counts).index(kind))
+    moved = record.arrays["flips.confidence"][rows] - overview(here).arrays["validation.confidence"][rows]
+    order = np.argsort(-np.abs(moved), kind="stable")
+    chosen = rows[order][:SHOWN]
+    shown = f"{len(chosen):,} shown of {len(rows):,}" if len(chosen) < len(rows) else f"{len(rows):,}"
+    listing(validation_rows(here, record, chosen))
+    st.caption(f"{shown} validation rows, largest change of confidence first.")
+
+
+def overview(here: Context) -> Entry:
+    """What is known of the project, which is prepared where this is asked."""
+    assert here.overview is not None
+    return here.overview
+
+
+def listing(data: dict[str, Any]) -> None:
+    """A table of rows, tall enough for their pictures."""
+    pictures = "image" in data
+    st.dataframe(
+        data, hide_index=True, column_config=COLUMNS, height=340, row_height=TALL if pictures else None
+    )
+
+
+def validation_rows(here: Context, record: Record, chosen: np.ndarray) -> dict[str, Any]:
+    """Validation rows with label, prediction and confidence before and after."""
+    arrays, classes = overview(here).arrays, overview(here).info["classes"]
+    images = arrays.get("validation.images")
+    data: dict[str, Any] = {} if images is None else {"image": thumbnails(images[chosen])}
+    data["row"] = chosen
+    data["label"] = [classes[k] for k in arrays["validation.target"][chosen]]
+    data["before"] = [classes[k] for k in arrays["validation.predicted"][chosen]]
+    data["after"] = [classes[k] for k in record.arrays["flips.after"][chosen]]
+    data["confidence before"] = arrays["validation.confidence"][chosen]
+    data["confidence after"] = record.arrays["flips.confidence"][chosen]
+    for column in overview(here).info["validation_columns"]:
+        values, names = arrays[f"validation.column.{column['name']}"][chosen], column["categories"]
+        data[f"data: {column['name']}"] = (
+            values if names is None else [names[k] if k >= 0 else "" for k in values]
+        )
+    return data
+
+
+def marked(here: Context, comparison: dict, record: Record) -> None:
+    """What became of the marked training rows."""
+    import pandas as pd
+
+    st.subheader("The marked training rows")
+    summary = pd.DataFrame(**comparison["marked"])
+    st.markdown("  \n".join(map(text.escape, forgotten_sentences(comparison, summary))))
+    if "marked.row" not in record.arrays:
+        return
+    names = summary["rows"].tolist()
+    done = names[0]
+    if len(names) > 1:
+        done = st.segmented_control("Shown", names, default=names[0], required=True, key="marked-rows")
+    own = {name.removeprefix("marked."): a for name, a in record.arrays.items() if name.startswith("marked.")}
+    index = np.flatnonzero(own["done"] == names.index(done))
+    gained = own["loss after"][index] - own["loss before"][index]
+    index = index[np.argsort(-np.abs(gained), kind="stable")][:SHOWN]
+    classes, images = overview(here).info["classes"], overview(here).arrays.get("images")
+    data: dict[str, Any] = {} if images is None else {"image": thumbnails(images[own["row"][index]])}
+    data["row"] = own["row"][index]
+    label = {"relabelled, old label": "old label", "relabelled, new label": "new label"}.get(done, "label")
+    for name, source in ((label, "label"), ("before", "before"), ("after", "after")):
+        data[name] = [classes[k] for k in own[source][index]]
+    for name in ("loss before", "loss after"):
+        data[name] = own[name][index]
+    listing(data)
+    total = int((own["done"] == names.index(done)).sum())
+    st.caption(
+        f"{len(index):,} of {total:,} rows {done}, largest change of loss first. A row is forgotten where "
+        "the model no longer answers what it was taught on it."
+    )
+
+
+def regions(here: Context, record: Record) -> None:
+    """What the models answer everywhere, where the data lie in the plane."""
+    found = {n.removeprefix("regions."): a for n, a in record.arrays.items() if n.startswith("regions.")}
+    points = entry(here.index.embeddings.get("own columns", ""))
+    if not found or points is None:
+        return
+    st.subheader("Decision regions")
+    touched = np.zeros(len(overview(here).arrays["target"]), dtype=bool)
+    touched[record.arrays["marked.row"]] = True
+    classes = overview(here).info["classes"]
+    figure = regions_figure(
+        found,
+        points.arrays["xy"],
+        overview(here).arrays["target"],
+        touched,
+        classes,
+        title="What the model answers, before and after",
+    )
+    chart(figure, text.regions_alt(found, classes), text.READ_REGIONS, key="regions")

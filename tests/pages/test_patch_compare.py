@@ -1,0 +1,263 @@
+"""The Patch and Compare pages in each state, beyond the way through them."""
+
+import numpy as np
+import pytest
+
+from puma_dash.ui import state
+from puma_dash.ui.patching import keep_plan, plan_of_draft
+from puma_dash.workspace.drafts import Draft
+from puma_dash.workspace.store import Store, home
+from tests.pages.conftest import JOB, button, texts
+from tests.pages.test_pages import COMPARE, DRAFT, PATCH, keep, now, patched, psi  # noqa: F401
+
+SOURCE = {"source": "radial", "version": None}
+
+
+def run(tasks, submitted):
+    """What the worker makes of the last job that was submitted."""
+    task, params = submitted[-1]
+    return tasks.TASKS[task](params, lambda *_: None, None)
+
+
+def test_the_cost_is_said_before_anything_runs(open_page, prepared, jobs):
+    keep(Draft(remove=(1, 2, 3)), settings={"steps": 6})
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert "Estimating time and memory" in texts(at)
+    assert jobs.submitted[-1][0] == "estimate"
+    run(prepared, jobs.submitted)
+    jobs.now = {"status": "done", "result": {}}
+    at.run()
+    assert "MiB on CPU, with the comparison" in texts(at)
+    assert "On validation now: cross\\-entropy" in texts(at)
+    asked = len(jobs.submitted)
+    at.slider(key="strength").set_value(2.0).run()
+    assert len(jobs.submitted) == asked  # of the same shape
+    at.slider(key="steps").set_value(7).run()
+    assert jobs.submitted[-1][0] == "estimate"
+    assert len(jobs.submitted) == asked + 1
+
+
+def test_an_estimate_that_fails_does_not_stop_the_patch(open_page, prepared, jobs):
+    keep(Draft(remove=(1, 2, 4)))
+    jobs.now = {"status": "failed", "error": "expected a device of this machine."}
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    at.slider(key="steps").set_value(9).run()
+    assert "could not be estimated: expected a device" in texts(at)
+    assert not button(at, "Patch: remove 3").disabled
+
+
+def test_the_estimate_goes_with_the_patch(open_page, prepared, jobs):
+    keep(Draft(remove=(1, 2, 3)), settings={"steps": 8})
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    run(prepared, jobs.submitted)
+    jobs.now = {"status": "done", "result": {}}
+    at.run()
+    button(at, "Patch: remove 3").click()
+    jobs.now = {"status": "running", "done": 0.3, "total": 1.0}
+    at.run()
+    task, params = jobs.submitted[-1]
+    assert task == "patch"
+    assert params["expected"] > 0
+
+
+def test_a_cancelled_patch_says_what_became_of_it(open_page, prepared, jobs):
+    keep(Draft(remove=(1, 2)), jobs={"patch": JOB})
+    jobs.submitted.append(("patch", {**SOURCE, "plan": "p"}))
+    jobs.now = {"status": "cancelled"}
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert "What had been computed is discarded and nothing was changed" in texts(at)
+    assert now().remove.tolist() == [1, 2]
+
+
+def test_each_set_can_be_discarded(open_page, prepared):
+    keep(Draft(remove=(1, 2), upweight={3: 1.0}, relabel={4: 1, 6: 1}))
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert [tab.label for tab in at.tabs] == ["Remove 2", "Up-weight 1", "Relabel 2"]
+    button(at, "Unmark all 2").click().run()
+    assert not len(now().remove)
+    button(at, "Unmark all 1").click().run()
+    assert not len(now().upweight)
+    assert button(at, "Patch: relabel 2")
+
+
+def test_relabels_are_shown_before_and_after(open_page, prepared):
+    keep(Draft(relabel={4: 1, 6: 1}))
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    (frame,) = (d.value for d in at.dataframe)
+    assert frame["label before"].tolist() == ["class A"] * 2
+    assert frame["label after"].tolist() == ["class B"] * 2
+
+
+def test_one_row_can_be_taken_out(open_page, prepared, psi):  # noqa: F811
+    keep(Draft(remove=(1, 2, 3)))
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert button(at, "Unmark 0 ticked").disabled
+    shown = next(d.value for d in at.dataframe)["row"].tolist()
+    assert shown == sorted([1, 2, 3], key=lambda row: psi[row])
+    history = state.drafts.load(home() / "drafts", DRAFT, "radial None")
+    ticked = {"selection": {"rows": [1], "columns": [], "cells": []}}
+    at.session_state[f"review-Remove-{DRAFT}-{history.at}"] = ticked
+    at.run()
+    button(at, "Unmark 1 ticked").click().run()
+    assert now().remove.tolist() == sorted({1, 2, 3} - {shown[1]})
+
+
+def test_a_relabel_that_changes_nothing_is_refused_with_the_way_out(open_page, prepared):
+    keep(Draft(remove=(1,), relabel={4: 0}))
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert "1 row to relabel already has the label given" in texts(at).replace("\\", "")
+    assert button(at, "Patch: remove 1, relabel 1").disabled
+    button(at, "Unmark it").click().run()
+    assert not len(now().relabel)
+    assert not button(at, "Patch: remove 1").disabled
+
+
+def test_the_strengths_are_predicted_once_for_all_settings(open_page, prepared, jobs):
+    keep(Draft(remove=(1, 2, 3)))
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    button(at, "Predict against strength").click().run()
+    result = run(prepared, jobs.submitted)
+    jobs.now = {"status": "done", "result": result}
+    at.run()
+    assert not at.exception
+    assert "predicted to" in texts(at)
+    asked = [task for task, _ in jobs.submitted].count("forecast")
+    at.slider(key="strength").set_value(2.5).run()
+    at.number_input(key="tolerance-cross_entropy").set_value(0.1).run()
+    assert len(at.get("plotly_chart")) == 1
+    assert [task for task, _ in jobs.submitted].count("forecast") == asked
+
+
+def test_after_a_weakened_patch_the_page_says_what_bound_it(open_page, prepared, psi):  # noqa: F811
+    valuable = tuple(np.argsort(-psi)[:150].tolist())
+    name = patched(prepared, remove=valuable, options={"weight_max": 0.0})
+    keep(Draft(remove=valuable), patch=name)
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert "The last patch: At strength 1 the patch worsens cross-entropy by" in texts(at).replace("\\", "")
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    said = texts(at).replace("\\", "")
+    assert "Nothing was applied. At strength 1 the patch worsens cross-entropy by" in said
+    assert "Allow more, or mark other rows." in said
+
+
+@pytest.fixture
+def compared(prepared, psi):  # noqa: F811
+    """The key of a patch that removes, up-weights and relabels."""
+    worst = np.argsort(psi)
+    draft = Draft(remove=worst[:20], upweight={int(worst[-1]): 1.0}, relabel={4: 1})
+    plan = keep_plan(plan_of_draft(draft, hold=["cross_entropy", "brier"], tolerance={"brier": 0.5}))
+    params = {**SOURCE, "plan": plan, "device": "cpu", "seed": 0}
+    return prepared.patch(params, lambda *_: None, None)["patch"]
+
+
+def test_each_flip_cell_shows_its_rows(open_page, prepared, compared):
+    keep(patch=compared)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert not at.exception, at.exception
+    arrays = Store(home() / "cache").load(compared).arrays
+    cells = at.segmented_control(key="flips-validation")
+    for number, kind in enumerate(("fixed", "broken", "kept right", "kept wrong")):
+        at = cells.set_value(kind).run()
+        rows = np.flatnonzero(arrays["flips.kind"] == number)
+        shown = [d.value["row"] for d in at.dataframe if "confidence after" in d.value]
+        if len(rows):
+            assert set(shown[0]) <= set(rows)
+            assert len(shown[0]) == min(len(rows), 120)
+        else:
+            assert "No validation row is of this kind." in texts(at)
+
+
+def test_the_rails_name_their_test(open_page, prepared, compared):
+    keep(patch=compared)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    rails = next(d.value for d in at.dataframe if "verdict" in d.value)
+    assert rails["rail"].tolist() == [
+        "error rate, fraction of rows",
+        "cross-entropy, nats",
+        "Brier score, squared probability",
+    ]
+    assert rails["test"].tolist() == ["exact McNemar", "paired bootstrap", "paired bootstrap"]
+    assert rails["at most"].tolist() == ["not held", "+0", "+0.5"]
+
+
+def test_the_marked_rows_by_what_was_done(open_page, prepared, compared):
+    keep(patch=compared)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    at.segmented_control(key="marked-rows").set_value("relabelled, new label").run()
+    frame = next(d.value for d in at.dataframe if "new label" in d.value)
+    assert frame["row"].tolist() == [4]
+    assert frame["new label"].tolist() == ["class B"]
+
+
+def test_groups_of_rows_before_and_after(open_page, prepared, compared):
+    keep(patch=compared)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    at.selectbox(key="by-validation").set_value("cluster").run()
+    assert "By cluster (rows)" in str([chart.proto for chart in at.get("plotly_chart")])
+
+
+def test_a_race_is_run_and_remembered(open_page, prepared, jobs, compared):
+    keep(patch=compared)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert [task for task, _ in jobs.submitted][-2:] == ["estimate"] * 2
+    at.button(key="race influence").click().run()
+    task, params = jobs.submitted[-1]
+    assert task == "patch"
+    result = run(prepared, jobs.submitted)
+    jobs.now = {"status": "done", "result": result}
+    at.run()
+    assert not at.exception
+    history = state.drafts.load(home() / "drafts", DRAFT, "radial None")
+    assert history.races == {f"{compared}/influence": result["patch"]}
+    assert history.patch == compared
+    again = open_page(COMPARE, project="radial", draft=DRAFT)
+    race = next(d.value for d in again.dataframe if "method" in d.value)
+    assert race["method"].tolist() == ["PUMA patch (this one)", "Naive influence removal"]
+    assert Store(home() / "cache").load(params["plan"]).info["method"] == "influence"
+
+
+def test_a_discarded_patch_is_not_urged_upon_anyone(open_page, prepared, compared):
+    keep(patch=compared)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert primary(at) == ["Accept"]
+    at.text_input(key=f"why-{compared[:8]}").set_value("not worth it").run()
+    button(at, "Discard").click().run()
+    assert primary(at) == ["Adjust"]
+    assert "not worth it" in str(vars(state.ledger().decision(compared)))
+
+
+def primary(at):
+    """The buttons that the page urges."""
+    return [b.label for b in at.button if b.proto.type == "primary"]
+
+
+def test_accepting_hands_over_the_reason(open_page, prepared, jobs, psi):  # noqa: F811
+    name = patched(prepared, remove=tuple(np.argsort(psi)[:7].tolist()))
+    keep(patch=name)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert "Only accepting opens it." in texts(at)
+    at.text_input(key=f"why-{name[:8]}").set_value(" the labels were wrong ").run()
+    button(at, "Accept").click().run()
+    assert jobs.submitted[-1] == ("accept", {**SOURCE, "patch": name, "why": "the labels were wrong"})
+
+
+def test_a_failing_patch_needs_a_reason_to_be_accepted(open_page, prepared, jobs, psi):  # noqa: F811
+    name = patched(prepared, remove=tuple(np.argsort(-psi)[:150].tolist()), method="influence")
+    keep(patch=name)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert "fails: cross-entropy" in texts(at).replace("\\", "")
+    assert primary(at) == []
+    button(at, "Accept").click().run()
+    assert "Say why it is accepted all the same." in texts(at)
+    assert "accept" not in [task for task, _ in jobs.submitted]
+    at.text_input(key=f"why-{name[:8]}").set_value("a demonstration").run()
+    button(at, "Accept").click().run()
+    assert jobs.submitted[-1][0] == "accept"
+
+
+def test_many_classes_are_compared_in_a_table(open_page, prepared, compared, monkeypatch):
+    monkeypatch.setattr("puma_dash.ui.change_figures.MOST_CLASSES", 1)
+    keep(patch=compared)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert not at.exception
+    assert "The cells of the confusion matrix that changed most" in texts(at)
