@@ -15,8 +15,8 @@ from puma_dash.ui.compare import (
     verdict_table,
 )
 from puma_dash.ui.figures import class_figure, predicted_measured_figure, reliability_figure
+from puma_dash.ui.history import entry_report
 from puma_dash.ui.panels import chart, job, ready
-from puma_dash.ui.report import report_html
 from puma_dash.ui.state import Context, ledger, open_context
 
 
@@ -61,26 +61,25 @@ def main() -> None:
 def decide(here: Context, record: Record, decision) -> None:
     """Accept, discard, adjust; or what was decided."""
     if decision is not None and decision.kind == "accepted":
-        st.success(f"Accepted as version {decision.id} by {decision.who}.", icon=":material/check_circle:")
+        name = ledger().versions(here.source).name(decision.id)
+        st.success(f"Accepted as {name} by {text.escape(decision.who)}.", icon=":material/check_circle:")
         left, right = st.columns(2)
-        test = decision.details.get("test")
         left.download_button(
             "Report",
-            lambda: report_html(here.overview.info, record, test),
-            f"{here.source.replace(':', '-')}-version-{decision.id}.html",
+            lambda: entry_report(decision, ledger()),
+            f"{here.source.replace(':', '-')}-{name.replace(' ', '-')}.html",
             "text/html",
             icon=":material/description:",
             type="primary",
             width="stretch",
         )
-        if right.button(
-            f"Continue with version {decision.id}", icon=":material/arrow_forward:", width="stretch"
-        ):
+        if right.button(f"Continue with {name}", icon=":material/arrow_forward:", width="stretch"):
             new = open_context(here.source, decision.id)
             st.switch_page("pages/2_Explore.py", query_params=new.query)
         return
     if decision is not None:
         st.warning(f"Discarded by {decision.who}. The model is as it was.", icon=":material/block:")
+    why = st.text_input("Why", max_chars=500, placeholder="In your words; the ledger keeps it.", key="why")
     accept, discard, adjust = st.columns(3)
     running = here.job("accept")
     busy = running is not None and running.live
@@ -93,12 +92,13 @@ def decide(here: Context, record: Record, decision) -> None:
         disabled=busy or nothing,
         help="Makes the patched model the current version and opens the test split once.",
     ):
-        here.start("accept", {"patch": record.key})
+        here.start("accept", {"patch": record.key, "why": why})
         st.rerun()
     if discard.button(
         "Discard", icon=":material/close:", width="stretch", disabled=busy or decision is not None
     ):
-        ledger().append("discarded", source=here.source, parent=here.version, patch=record.key, details={})
+        about = {"source": here.source, "parent": here.version, "patch": record.key}
+        ledger().append("discarded", why=why, details=record.info, **about)
         st.rerun()
     if adjust.button(
         "Adjust",

@@ -110,9 +110,7 @@ def patch(
     made.save(output)
     compared = puma.compare(project, made, "validation")
     if report is not None:
-        from puma_dash.ui.report import write_report
-
-        write_report(project, made, report, openings=_opened_test(source, "a report from the command line"))
+        puma.report(project, made, report, openings=_opened_test(source))
     _print(
         {
             "removed": sorted(rows.tolist()),
@@ -148,11 +146,8 @@ def replay(
         mark = "fits  " if check.fits else "DIFFERS" if check.decides else "note  "
         typer.echo(f"{mark:8}{check.name}: {check.sentence}")
     failed = [check.name for check in checks if check.decides and not check.fits]
-    typer.echo(
-        f"Entry {entry} was not reproduced: {', '.join(failed)}."
-        if failed
-        else f"Entry {entry} was reproduced."
-    )
+    verdict = f"was not reproduced: {', '.join(failed)}" if failed else "was reproduced"
+    typer.echo(f"Entry {entry} {verdict}.")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -163,13 +158,13 @@ def _load(source: str) -> Any:
     return puma.load(source)
 
 
-def _opened_test(source: str, why: str) -> int:
-    """How often the ledger says that the test split of ``source`` was opened, this time included."""
+def _opened_test(source: str) -> int:
+    """How often the test split of ``source`` was opened; this time, too, goes into the ledger."""
     from puma_dash.workspace.ledger import Ledger
     from puma_dash.workspace.store import home
 
     ledger = Ledger(home())
-    ledger.append("test opened", source=source, parent=None, why=why)
+    ledger.append("test opened", source=source, parent=None, why="a report from the command line")
     return ledger.openings(source)
 
 

@@ -62,7 +62,7 @@ def patch_anew(
     return api.patch(fresh, plan, seed=seed, device=device, progress=progress, cancel=cancel)
 
 
-def provenance(project: Project, made: Patch, *, seed: int) -> dict[str, Any]:
+def provenance(project: Project, made: Patch, *, seed: int | None) -> dict[str, Any]:
     """Where ``made``, a patch of ``project``, comes from: hashes, seed, threads, device, library versions."""
     device = torch.device(made.diagnostics["device"])
     cuda = device.type == "cuda"

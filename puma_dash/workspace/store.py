@@ -131,7 +131,7 @@ class Store:
         arrays = {name: _plain(array) for name, array in arrays.items()}
         text = json.dumps(info)
         metadata = {"info": text, "sha256": _checksum(arrays, text)}
-        write_whole(self._path(key), safetensors.numpy.save(arrays, metadata))
+        _replace(self._path(key), safetensors.numpy.save(arrays, metadata))
         return Entry(arrays, json.loads(text))
 
     def fetch(self, key: str, compute: Callable[[], tuple[Arrays, dict[str, Any]]]) -> Entry:
@@ -165,7 +165,7 @@ def _read(path: Path) -> Entry:
     return Entry(arrays, json.loads(metadata["info"]))
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """Writes a file so that a reader, even after a crash, finds the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")

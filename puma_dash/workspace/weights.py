@@ -6,13 +6,15 @@ They lie beside the cache, not in it, since the ledger names them: an accepted v
 from __future__ import annotations
 
 import hashlib
+import os
+import secrets
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
 from puma_dash.core.types import ProjectError
-from puma_dash.workspace.store import Arrays, write_whole
+from puma_dash.workspace.store import Arrays
 
 
 def content(arrays: Arrays) -> bytes:
@@ -30,8 +32,15 @@ def keep(home: Path, arrays: Arrays) -> str:
     """The name under which ``arrays`` are kept from now on."""
     data = content(arrays)
     name = hashlib.sha256(data).hexdigest()
-    if not file(home, name).exists():
-        write_whole(file(home, name), data)
+    path = file(home, name)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
+        with temporary.open("wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
+        temporary.replace(path)  # whoever reads finds the whole file or none
     return name
 
 
