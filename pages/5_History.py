@@ -72,26 +72,26 @@ def main() -> None:
 def version_actions(here: Context, versions) -> None:
     """Open a version, or make an earlier one current."""
     names = {entry: versions.name(entry).capitalize() for entry in versions.numbers}
-    left, middle, right = st.columns([2, 1, 1], vertical_alignment="bottom")
     order = list(reversed(names))
-    chosen = left.selectbox(
-        "Version",
-        order,
-        order.index(versions.current),
-        format_func=lambda entry: names[entry] + (" (current)" if entry == versions.current else ""),
-        key="version",
-    )
-    if middle.button("Open this version", icon=":material/folder_open:", width="stretch"):
-        new = open_context(here.source, chosen)
-        st.switch_page("app.py", query_params=new.query)
-    if right.button(
-        "Roll back to it",
-        icon=":material/undo:",
-        width="stretch",
-        disabled=chosen == versions.current,
-        help="Makes it the current version again. It is a new entry; the versions after it stay.",
-    ):
-        st.session_state["rolling"] = chosen
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.selectbox(
+            "Version",
+            order,
+            order.index(versions.current),
+            format_func=lambda entry: names[entry] + (" (current)" if entry == versions.current else ""),
+            key="chosen version",
+            width=320,
+        )
+        if st.button("Open this version", icon=":material/folder_open:"):
+            new = open_context(here.source, chosen)
+            st.switch_page("app.py", query_params=new.query)
+        if st.button(
+            "Roll back to it",
+            icon=":material/undo:",
+            disabled=chosen == versions.current,
+            help="Makes it the current version again. It is a new entry; the versions after it stay.",
+        ):
+            st.session_state["rolling"] = chosen
     if "rolling" in st.session_state:
         roll_back(here, versions)
 
@@ -125,13 +125,12 @@ def roll_back(here: Context, versions) -> None:
 def forecasts(here: Context, patches) -> None:
     """Predicted against measured, a chart for each criterion."""
     known = here.criteria
-    names = patches["criterion"].unique().tolist()
-    for start in range(0, len(names), 3):
-        for column, name in zip(st.columns(3), names[start : start + 3], strict=False):
+    with st.container(horizontal=True):
+        for name in patches["criterion"].unique():
             said = known.get(name, {"label": name, "unit": "its unit"})
             part = patches[patches["criterion"] == name]
-            with column:
-                figure = agreement_figure(part, title=said["label"].capitalize(), unit=said["unit"])
+            with st.container(width=400):
+                figure = agreement_figure(part, title=said["label"], unit=said["unit"])
                 chart(figure, agreement_alt(part), READ_AGREEMENT, key=f"agreement-{name}")
 
 
@@ -143,7 +142,7 @@ def detail(here: Context, entries, versions) -> None:
         "Entry",
         list(by_id),
         format_func=lambda i: f"{i}: {happened(by_id[i], versions)}, {by_id[i].created:%Y-%m-%d %H:%M}",
-        key="entry",
+        key="chosen entry",
     )
     entry = by_id[number]
     if "plan" in entry.details:

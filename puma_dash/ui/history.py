@@ -31,8 +31,8 @@ READ_TREE = (
     "new line. The large disc is current."
 )
 READ_AGREEMENT = (
-    "Each point is a patch; on the dotted line the forecast was right, between the faint lines within a "
-    "factor of two. Left and below is better."
+    "Each point is a patch: on the dotted line its forecast was right, between the faint lines within a "
+    "factor of two."
 )
 
 
@@ -119,6 +119,7 @@ def tree_figure(versions: Versions, opened: int | None) -> go.Figure:
             text=" · ".join(said),
             xanchor="left",
             align="left",
+            font_size=14,
             showarrow=False,
         )
     figure.update_xaxes(visible=False, range=(-0.6, max(lanes.values()) + 14))
@@ -164,7 +165,9 @@ def agreement_figure(patches: pd.DataFrame, *, title: str, unit: str) -> go.Figu
     values = patches[["predicted", "measured"]].to_numpy(np.float64)
     reach = 1.15 * (np.nanmax(np.abs(values), initial=0.0) or 1.0)
     ends = np.array([-reach, reach])
-    figure = canvas(title, height=380, subtitle=f"n = {len(patches):,} patches")
+    figure = canvas(
+        title[:1].upper() + title[1:], height=380, subtitle=f"n = {len(patches):,} patches; in {unit}"
+    )
     for slope, width, dash, opacity in (
         (1.0, 1.5, "dot", 1.0),
         (2.0, 1, "solid", 0.35),
@@ -197,7 +200,7 @@ def agreement_figure(patches: pd.DataFrame, *, title: str, unit: str) -> go.Figu
             )
     for update, word in ((figure.update_xaxes, "predicted"), (figure.update_yaxes, "measured")):
         update(
-            title_text=plain(f"{word} change ({unit})", 60),
+            title_text=f"{word} change",
             range=(-reach, reach),
             zeroline=True,
             zerolinecolor=OUTLINE,
@@ -258,7 +261,7 @@ def decision_of(entry: Entry, versions: Versions, chain: str) -> Decision:
         entry=entry.id,
         kind=entry.kind,
         version=versions.name(entry.id) if entry.kind == "accepted" else "",
-        parent=versions.name(entry.parent),
+        parent="the original" if entry.parent is None else versions.name(entry.parent),
         who=entry.who,
         when=f"{entry.created:%Y-%m-%d %H:%M UTC}",
         why=entry.why,

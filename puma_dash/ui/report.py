@@ -143,9 +143,7 @@ def report_html(
         decision=decision,
         openings=openings,
         flips=FLIPS,
-        facts=[
-            (name.replace("_", " "), value) for name, value in info["diagnostics"].items() if _short(value)
-        ],
+        facts=_facts(info["diagnostics"]),
         rows_listed=MOST_ROWS_LISTED,
         plotly=get_plotlyjs(),
         psi=text.PSI_SENTENCE,
@@ -169,7 +167,8 @@ def verdict(info: dict[str, Any], comparison: dict[str, Any]) -> tuple[str, str]
         rails = rails[rails["held"]]
     if rails.empty:
         return "inconclusive", f"Nothing was asked to hold; the figures on {split} are for you to judge."
-    names = {kind: ", ".join(rails.loc[rails["verdict"] == kind, "criterion"]) for kind in text.VERDICTS}
+    criteria = rails["criterion"].str.removesuffix(f" on {split}")
+    names = {kind: ", ".join(criteria[rails["verdict"] == kind]) for kind in text.VERDICTS}
     if names["fail"]:
         return "fail", f"On {split}, {names['fail']} got worse than was allowed."
     if names["inconclusive"]:
@@ -281,8 +280,13 @@ def _name(held: Any) -> str:
     return held if isinstance(held, str) else str(held.get("criterion"))
 
 
-def _short(value: Any) -> bool:
-    return value is not None and not isinstance(value, dict)
+def _facts(diagnostics: dict[str, Any]) -> list[tuple[str, str]]:
+    """How it was computed, as far as a line each can say it."""
+    return [
+        (name.replace("_", " ").capitalize(), f"{value:.4g}" if isinstance(value, float) else str(value))
+        for name, value in diagnostics.items()
+        if value is not None and not isinstance(value, dict)
+    ]
 
 
 def _table(frame: pd.DataFrame) -> str:
@@ -295,6 +299,7 @@ def _figure(figure: go.Figure, alt: str) -> str:
     from markupsafe import escape
 
     figure.update_layout(font_family="system-ui, sans-serif")
+    figure.update_xaxes(automargin=True).update_yaxes(automargin=True)  # as Streamlit's theme does
     drawn = figure.to_html(
         include_plotlyjs=False, full_html=False, config={"displayModeBar": False, "responsive": True}
     )
