@@ -11,6 +11,7 @@ MODULES = (
     "patching",
     "compare",
     "report",
+    "history",
     "figures",
     "gesture",
     "text",
