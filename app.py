@@ -60,15 +60,16 @@ def opened(here: Context) -> None:
 
 def versions(here: Context) -> None:
     """The accepted versions of the project, each with a way back to it."""
-    accepted = [entry for entry in ledger().entries(here.source) if entry.kind == "accepted"]
-    if not accepted:
+    known = ledger().versions(here.source)
+    if not known.accepted:
         return
     st.subheader("Versions")
     query = {"project": here.source}
-    names = {None: "original"} | {
-        entry.id: f"version {entry.id}, accepted {entry.created:%Y-%m-%d %H:%M} by {entry.who}"
-        for entry in accepted
-    }
+    names = {None: "original"}
+    for version in known.accepted:
+        when = f"{version.created:%Y-%m-%d %H:%M}"
+        names[version.entry] = f"{known.name(version.entry)}, accepted {when} by {version.who}"
+    names[known.current] += ", current"
     for number, name in names.items():
         if number == here.version:
             st.markdown(f":material/arrow_right: **{escape(name)}** (open)")

@@ -21,14 +21,10 @@ from puma_dash.ui.compare import (
     rails_of,
     verdict_table,
 )
-from puma_dash.ui.figures import (
-    class_figure,
-    predicted_measured_figure,
-    reliability_figure,
-)
+from puma_dash.ui.figures import class_figure, predicted_measured_figure, reliability_figure
+from puma_dash.ui.history import entry_report
 from puma_dash.ui.panels import chart, job, ready
 from puma_dash.ui.race import race
-from puma_dash.ui.report import report_html
 from puma_dash.ui.state import Context, ledger, open_context
 
 
@@ -84,11 +80,12 @@ def openings(here: Context) -> str:
 def decide(here: Context, record: Record, decision: Any) -> None:
     """Accept, discard, adjust, each with a reason; or what was decided."""
     if decision is not None and decision.kind == "accepted":
-        accepted(here, record, decision)
+        accepted(here, decision)
         return
     discarded = decision is not None
     if discarded:
-        st.warning(f"Discarded by {decision.who}. The model is as it was.", icon=":material/block:")
+        who = text.escape(decision.who)
+        st.warning(f"Discarded by {who}. The model is as it was.", icon=":material/block:")
     held = rails_of(record.validation)
     failed = bool((held["verdict"] == "fail").any())
     running = here.job("accept")
@@ -117,13 +114,8 @@ def decide(here: Context, record: Record, decision: Any) -> None:
                 here.start("accept", {"patch": record.key, "why": why.strip()})
                 st.rerun()
         if discard.button("Discard", icon=":material/close:", width="stretch", disabled=busy or discarded):
-            ledger().append(
-                "discarded",
-                source=here.source,
-                parent=here.version,
-                patch=record.key,
-                details={"why": why.strip()},
-            )
+            about = {"source": here.source, "parent": here.version, "patch": record.key}
+            ledger().append("discarded", why=why.strip(), details=record.info, **about)
             st.rerun()
         if adjust.button(
             "Adjust",
@@ -142,25 +134,22 @@ def decide(here: Context, record: Record, decision: Any) -> None:
             )
 
 
-def accepted(here: Context, record: Record, decision: Any) -> None:
+def accepted(here: Context, decision: Any) -> None:
     """Who accepted it, the report, and the way on."""
-    why = decision.details.get("why") or getattr(decision, "why", "")
-    because = f": {text.escape(why)}" if why else "."
-    st.success(
-        f"Accepted as version {decision.id} by {decision.who}{because}", icon=":material/check_circle:"
-    )
+    name = ledger().versions(here.source).name(decision.id)
+    because = f": {text.escape(decision.why)}" if decision.why else "."
+    st.success(f"Accepted as {name} by {text.escape(decision.who)}{because}", icon=":material/check_circle:")
     left, right = st.columns(2)
-    test = decision.details.get("test")
     left.download_button(
         "Report",
-        lambda: report_html(here.overview.info, record, test),
-        f"{here.source.replace(':', '-')}-version-{decision.id}.html",
+        lambda: entry_report(decision, ledger()),
+        f"{here.source.replace(':', '-')}-{name.replace(' ', '-')}.html",
         "text/html",
         icon=":material/description:",
         type="primary",
         width="stretch",
     )
-    if right.button(f"Continue with version {decision.id}", icon=":material/arrow_forward:", width="stretch"):
+    if right.button(f"Continue with {name}", icon=":material/arrow_forward:", width="stretch"):
         new = open_context(here.source, decision.id)
         st.switch_page("pages/2_Explore.py", query_params=new.query)
 

@@ -117,7 +117,7 @@ def patch(
     made.save(output)
     compared = puma.compare(project, made, "validation")
     if report is not None:
-        puma.report(project, made, report)
+        puma.report(project, made, report, openings=_opened_test(source))
     _print(
         {
             "removed": sorted(rows.tolist()),
@@ -133,11 +133,46 @@ def patch(
     )
 
 
+@app.command()
+def replay(
+    entry: Annotated[int, typer.Argument(help="The entry of the ledger, as the History page names it.")],
+    home: Annotated[
+        Path | None, typer.Option(help="The folder that the app keeps its things in, if not the usual one.")
+    ] = None,
+) -> None:
+    """Makes a patch again from the ledger and says what fits: exit code 0, or 1 where something does not."""
+    if home is not None:
+        os.environ["PUMA_DASH_HOME"] = str(home.resolve())
+    sys.path.insert(0, os.getcwd())
+    from puma_dash.workspace.ledger import Ledger
+    from puma_dash.workspace.replay import replay as replayed
+    from puma_dash.workspace.store import home as home_folder
+
+    checks = replayed(Ledger(home_folder()), entry, home_folder())
+    for check in checks:
+        mark = "fits  " if check.fits else "DIFFERS" if check.decides else "note  "
+        typer.echo(f"{mark:8}{check.name}: {check.sentence}")
+    failed = [check.name for check in checks if check.decides and not check.fits]
+    verdict = f"was not reproduced: {', '.join(failed)}" if failed else "was reproduced"
+    typer.echo(f"Entry {entry} {verdict}.")
+    raise typer.Exit(1 if failed else 0)
+
+
 def _load(source: str) -> Any:
     sys.path.insert(0, os.getcwd())
     import puma_dash as puma
 
     return puma.load(source)
+
+
+def _opened_test(source: str) -> int:
+    """How often the test split of ``source`` was opened; this time, too, goes into the ledger."""
+    from puma_dash.workspace.ledger import Ledger
+    from puma_dash.workspace.store import home
+
+    ledger = Ledger(home())
+    ledger.append("test opened", source=source, parent=None, why="a report from the command line")
+    return ledger.openings(source)
 
 
 def _print(found: dict[str, Any]) -> None:

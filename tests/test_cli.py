@@ -1,11 +1,15 @@
 """The command line: the same calls, one sentence and exit code 2 for what a user can mend."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from puma_dash.workspace import weights
+from puma_dash.workspace.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +36,56 @@ def test_patch_removes_saves_and_reports(tmp_path):
     assert found["ratio"]["cross_entropy"] == pytest.approx(ratio)
     assert (found["doubts"] == []) == (0.5 <= ratio <= 2)
     assert (tmp_path / "patched.safetensors").exists()
-    assert "Two moons" in (tmp_path / "r.html").read_text("utf-8")
+    report = (tmp_path / "r.html").read_text("utf-8")
+    assert "Patch report: Two moons" in report
+    assert "1 time for this project so far" in report
+    run("patch", "two-moons", "--top", "5", "--report", "r.html", cwd=tmp_path)
+    assert "2 times for this project so far" in (tmp_path / "r.html").read_text("utf-8")
+    ledger = Ledger(tmp_path / ".puma-dash")
+    assert [(e.kind, e.source) for e in ledger.entries("two-moons")] == [("test opened", "two-moons")] * 2
+    assert ledger.verify().broken is None
+
+
+ACCEPT = """
+from puma_dash.workspace import tasks
+
+def quiet(*_): pass
+
+plan = {"remove": list(range(0, 60, 2)), "hold": ["cross_entropy"], "tolerance": {"cross_entropy": 1.0}}
+tasks._store().save("plan", {}, {**plan, "method": "puma", "steps": 2})
+at = {"source": "two-moons", "version": None}
+made = tasks.patch({**at, "plan": "plan", "device": "auto", "seed": 1}, quiet, None)
+print(tasks.accept({**at, **made, "why": "wrong labels"}, quiet, None)["version"])
+"""
+
+
+def test_replay_makes_a_patch_again_and_says_what_differs(tmp_path):
+    """As on another day: the worker's process, then the command line's, then after tampering."""
+    home = tmp_path / "home"
+    env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PUMA_DASH_HOME": str(home)}
+    accepted = subprocess.run(
+        [sys.executable, "-c", ACCEPT], env=env, capture_output=True, text=True, check=True
+    )
+    entry = accepted.stdout.strip()
+    shutil.rmtree(home / "cache")
+    done = run("replay", entry, "--home", "home", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "model after: bit for bit" in done.stdout
+    assert "DIFFERS" not in done.stdout
+    assert done.stdout.endswith(f"Entry {entry} was reproduced.\n")
+
+    ledger = Ledger(home)
+    file = weights.file(home, ledger.entry(int(entry)).details["kept"]["model"])
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    done = run("replay", entry, "--home", "home", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "DIFFERS kept weights" in done.stdout
+    assert f"Entry {entry} was not reproduced: kept weights." in done.stdout
+
+    done = run("replay", "99", "--home", "home", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "expected an entry of the ledger with a patch" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_value_prints_the_most_harmful_rows_first():

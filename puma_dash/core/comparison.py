@@ -33,6 +33,8 @@ def compare(
 ) -> Comparison:
     """Before and after on ``split``: metrics with intervals, reliability, flips, verdicts on what was held.
 
+    Looks at test are counted by the pages and the command line, which keep a ledger, not by this call.
+
     Raises:
         ProjectError: the patch belongs to another project, or the project is a regression.
     """

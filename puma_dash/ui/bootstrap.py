@@ -7,8 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 from puma_dash._version import __version__
+from puma_dash.core.types import ProjectError
 from puma_dash.ui import tour
-from puma_dash.ui.state import Context, context, jobs
+from puma_dash.ui.state import Context, context, jobs, ledger
 from puma_dash.ui.text import escape
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -18,6 +19,7 @@ PAGES = (
     ("pages/2_Explore.py", "Explore", ":material/scatter_plot:"),
     ("pages/3_Patch.py", "Patch", ":material/healing:"),
     ("pages/4_Compare.py", "Compare", ":material/difference:"),
+    ("pages/5_History.py", "History", ":material/history:"),
     ("pages/7_Guide.py", "Guide", ":material/menu_book:"),
 )
 
@@ -28,6 +30,11 @@ def bootstrap(title: str) -> Context | None:
     st.logo(str(ASSETS / "logo.svg"), size="large")
     here = context()
     jobs()
+    try:
+        ledger()
+    except ProjectError as error:
+        st.error(escape(str(error)), icon=":material/database_off:")
+        st.stop()
     with st.sidebar:
         for path, label, icon in PAGES:
             st.page_link(path, label=label, icon=icon, query_params=here.query if here else None)
@@ -37,8 +44,9 @@ def bootstrap(title: str) -> Context | None:
         else:
             overview = here.overview
             name = overview.info["name"] if overview else here.source
-            version = "original" if here.version is None else f"version {here.version}"
-            st.markdown(f"**{escape(name)}**  \n{version}")
+            versions = ledger().versions(here.source)
+            current = " (current)" if here.version == versions.current else ""
+            st.markdown(f"**{escape(name)}**  \n{versions.name(here.version)}{current}")
             draft = here.draft()
             if draft.marked:
                 counts = {"remove": len(draft.remove), "up-weight": len(draft.upweight)}

@@ -69,7 +69,7 @@ def entry(key: str) -> Entry | None:
 
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _removed_before(version: int) -> np.ndarray:
-    return lineage.removed_before(ledger(), Store(home() / "cache"), version)
+    return lineage.removed_before(ledger(), version)
 
 
 def removed_before(here: Context) -> np.ndarray:

@@ -8,18 +8,12 @@ import numpy as np
 
 if TYPE_CHECKING:
     from puma_dash.workspace.ledger import Ledger
-    from puma_dash.workspace.store import Store
 
 
-def removed_before(ledger: Ledger, store: Store, version: int | None) -> np.ndarray:
-    """Rows (r,), ascending, that the accepted patches from the original up to ``version`` removed.
-
-    A patch that is not in the cache any more adds none.
-    """
+def removed_before(ledger: Ledger, version: int | None) -> np.ndarray:
+    """Rows (r,), ascending, that the accepted patches from the original up to ``version`` removed."""
     rows = [np.empty(0, np.int64)]
     while version is not None and (entry := ledger.entry(version)) is not None:
-        patch = store.load(entry.patch)
-        if patch is not None:
-            rows.append(np.array(patch.info["plan"]["remove"], dtype=np.int64))
+        rows.append(np.array(entry.details["plan"]["remove"], dtype=np.int64))
         version = entry.parent
     return np.unique(np.concatenate(rows))

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,11 @@ from puma_dash.core.evaluation.health import health
 from puma_dash.core.evaluation.regions import decision_regions, is_flat
 from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.core.unlearning.estimate import patch_estimate
+from puma_dash.workspace import weights
 from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.ledger import Ledger
 from puma_dash.workspace.overview import annotations_digest, overview_of
+from puma_dash.workspace.provenance import patch_anew, provenance, state, use_threads
 from puma_dash.workspace.records import (
     comparison_arrays,
     comparison_record,
@@ -50,7 +53,8 @@ from puma_dash.workspace.story import story_of
 DEFAULT_CRITERION = "cross_entropy"
 
 # One core stays free for the pages.
-torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+THREADS = max(1, (os.cpu_count() or 2) - 1)
+use_threads(THREADS)
 
 CODE = hashlib.sha256(
     b"".join(path.read_bytes() for path in sorted(Path(api.__file__).parent.rglob("*.py")))
@@ -82,11 +86,11 @@ def _original(source: str) -> Project:
     project: Project = demo.untrained()
 
     def train() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        return _state(demo()), {}
+        return state(demo().model), {}
 
     # The trained weights are kept, so that a demo has one fingerprint whatever machine load or thread count.
     entry = _store().fetch(key("demo", demo, CODE), train)
-    return project.with_model(_with_state(project, entry.arrays))
+    return project.with_model(with_state(project, entry.arrays))
 
 
 def _accepted(source: str, version: int) -> Project:
@@ -95,15 +99,20 @@ def _accepted(source: str, version: int) -> Project:
         raise ProjectError(
             f"expected an accepted version of {source}, but {version} is none; try the original."
         )
-    parent = open_project(source, entry.parent)
-    return api.apply(parent, load_patch(parent, entry.patch))
+    original, kept = open_project(source, None), entry.details["kept"]
+    rows = {name: torch.from_numpy(array) for name, array in weights.load(home(), kept["rows"]).items()}
+    model = with_state(original, weights.load(home(), kept["model"]))
+    found = replace(original, model=model, train=replace(original.train, **rows))
+    if found.fingerprint != entry.details["after"]:
+        raise ProjectError(
+            f"expected {source} as it was when this version was accepted, but its data or the code of its "
+            "model have changed since; try the original."
+        )
+    return found
 
 
-def _state(project: Project) -> dict[str, np.ndarray]:
-    return {name: value.numpy(force=True) for name, value in project.model.state_dict().items()}
-
-
-def _with_state(project: Project, arrays: dict[str, np.ndarray]) -> torch.nn.Module:
+def with_state(project: Project, arrays: dict[str, np.ndarray]) -> torch.nn.Module:
+    """The model of ``project`` with these weights and buffers."""
     model = copy.deepcopy(project.model)
     model.load_state_dict({name: torch.from_numpy(arrays[name]) for name in model.state_dict()})
     return model
@@ -195,24 +204,20 @@ def patch(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
     name = key("patch", project.fingerprint, plan, str(choose_device(params["device"])), params["seed"], CODE)
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        made = api.patch(
+        made = patch_anew(
             project,
             plan_of(plan),
             device=params["device"],
             seed=params["seed"],
+            keep=_keeper(project),
             progress=within(progress, 0.2, 0.8),
             cancel=cancel,
         )
         progress(0.8, 1, "Comparing before and after on validation")
         compared = comparison.compare(project, made, "validation", device=params["device"])
-        state = {f"state.{k}": v.numpy(force=True) for k, v in made.model.state_dict().items()}
-        info = {
-            "source": params["source"],
-            "version": params["version"],
-            "seed": params["seed"],
-            **patch_record(made, compared),
-        }
-        arrays = {**state, "weights": made.weights, **comparison_arrays(compared)}
+        info = {**patch_record(made, compared), **provenance(project, made, seed=params["seed"])}
+        arrays = {f"state.{name}": array for name, array in state(made.model).items()}
+        arrays |= {"weights": made.weights, **comparison_arrays(compared)}
         if is_flat(project.train):
             engine = engine_of(project, params["device"])
             after = Engine(project.with_model(made.model), device=engine.device)
@@ -260,15 +265,23 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
         raise ProjectError(
             "expected a patch that changes the model, but its guard rails left strength 0; try adjusting."
         )
-    api.apply(project, made)  # a version that could not be opened is not accepted
-    details: dict[str, Any] = {"fingerprint": project.fingerprint}
+    after = api.apply(project, made)  # a version that could not be opened is not accepted
+    weights.keep(home(), state(project.model))  # a replay starts from it, whatever the source gives then
+    details: dict[str, Any] = {
+        **_store().load(params["patch"]).info,  # type: ignore[union-attr]
+        "after": after.fingerprint,
+        "kept": {
+            "model": weights.keep(home(), state(after.model)),
+            "rows": weights.keep(home(), _rows_of(after)),
+        },
+    }
     common = {"source": params["source"], "parent": params["version"], "patch": params["patch"]}
     if project.test is not None:
         progress(0.4, 1, "Opening the test split")
         compared = comparison.compare(project, made, "test")
         details["test"] = comparison_record(compared)
-        ledger.append("test opened", details={}, **common)
-    version = ledger.append("accepted", details=details, **common).id
+        ledger.append("test opened", why="accepting a patch", **common)
+    version = ledger.append("accepted", why=params.get("why", ""), details=details, **common).id
     return {"version": version}
 
 
@@ -360,8 +373,8 @@ def load_patch(project: Project, name: str) -> Patch:
         raise ProjectError(
             "expected a patch of this project, but its model or data have changed since; try patching again."
         )
-    state = {k.removeprefix("state."): v for k, v in entry.arrays.items() if k.startswith("state.")}
-    model = _with_state(project, state)
+    arrays = {k.removeprefix("state."): v for k, v in entry.arrays.items() if k.startswith("state.")}
+    model = with_state(project, arrays)
     engine = engine_of(project)
     return Patch(
         model=model,
@@ -375,6 +388,12 @@ def load_patch(project: Project, name: str) -> Patch:
         fingerprint=info["fingerprint"],
         diagnostics=info["diagnostics"],
     )
+
+
+def _rows_of(project: Project) -> dict[str, np.ndarray]:
+    """What patches change of the training rows: labels and weights."""
+    found = {"targets": project.train.targets, "weights": project.train.weights}
+    return {name: value.numpy(force=True) for name, value in found.items() if value is not None}
 
 
 def within(progress: Progress, start: float, end: float) -> Progress:
@@ -425,8 +444,8 @@ def _keeper(project: Project) -> Callable[[str, Callable[[], dict[str, np.ndarra
     """What keeps factors and other costly arrays of ``project`` in the cache, for the next worker."""
 
     def keep(name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        entry = _store().fetch(key("engine", project.fingerprint, name, CODE), lambda: (compute(), {}))
-        return entry.arrays
+        parts = key("engine", project.fingerprint, name, THREADS, CODE)
+        return _store().fetch(parts, lambda: (compute(), {})).arrays
 
     return keep
 

@@ -304,11 +304,12 @@ def test_accepted_versions_can_be_found_again(open_page, prepared, psi):
     name = patched(prepared, remove=tuple(np.argsort(psi)[:10].tolist()))
     made = prepared.accept({"source": "radial", "version": None, "patch": name}, lambda *_: None, None)
     at = open_page("app.py", project="radial")
-    assert f"version {made['version']}, accepted" in str([link.proto for link in at.get("page_link")])
+    name = state.ledger().versions("radial").name(made["version"])
+    assert f"{name}, accepted" in str([link.proto for link in at.get("page_link")])
     prepared.prepare({"source": "radial", "version": made["version"]}, lambda *_: None, None)
     at = open_page(EXPLORE, project="radial", version=str(made["version"]))
     assert not at.exception
-    assert f"version {made['version']}" in texts(at)
+    assert f"{name} (current)" in texts(at)
     names = [trace.get("name") for trace in spec(at)["data"]]
     assert "removed before (10)" in names
 

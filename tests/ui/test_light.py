@@ -15,6 +15,7 @@ MODULES = (
     "patching",
     "compare",
     "report",
+    "history",
     "figures",
     "gesture",
     "text",
