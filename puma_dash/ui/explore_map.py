@@ -24,10 +24,10 @@ EMBEDDINGS = {
     "own columns": {"embedding": "columns"},
 }
 MODE_LABELS = {
-    "replace": "replace the selection",
-    "add": "be added",
-    "subtract": "be taken out",
-    "intersect": "be kept only",
+    "replace": "replace",
+    "add": "add",
+    "subtract": "take out",
+    "intersect": "keep only",
 }
 
 
@@ -41,7 +41,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
     label = embedding_at.selectbox("Map", computed_first, key="map")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         mode = st.segmented_control(
-            "What you draw around will",
+            "Draw around rows to",
             MODES,
             default="replace",
             format_func=MODE_LABELS.get,

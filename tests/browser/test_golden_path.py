@@ -103,13 +103,13 @@ def test_a_lasso_selects_what_it_encloses_and_modes_combine(explore):
     first = count(page, "Selected")
     assert abs(first - expected) <= 1  # a point on the edge of a pixel
     far = [(x + 0.5, y) for x, y in CIRCLE]
-    page.get_by_text("be added", exact=True).click()
+    page.get_by_text("add", exact=True).click()
     wait_until_idle(page)
     lasso(page, 0, far)
     wait_until_idle(page)
     both = count(page, "Selected")
     assert both > first
-    page.get_by_text("be taken out", exact=True).click()
+    page.get_by_text("take out", exact=True).click()
     wait_until_idle(page)
     lasso(page, 0, CIRCLE)
     wait_until_idle(page)
