@@ -29,11 +29,10 @@ def details(here: Context, rows: Rows, draft: Draft) -> None:
 def listed(here: Context, rows: Rows, draft: Draft) -> None:
     """One page of the rows, in the order asked for, and what to do with those ticked."""
     chosen = draft.selection if len(draft.selection) else np.arange(rows.n)
-    title_at, order_at, page_at = st.columns([1.2, 1, 2], vertical_alignment="center")
-    title_at.subheader("Selected rows" if len(draft.selection) else "All rows")
-    order = order_at.selectbox("Sort by", ORDERS, key="order", label_visibility="collapsed")
     pages = -(-len(chosen) // PAGE)
-    with page_at.container(horizontal_alignment="right"):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader("Selected rows" if len(draft.selection) else "All rows", width="content")
+        order = st.selectbox("Sort by", ORDERS, key="order", label_visibility="collapsed", width=170)
         page = st.pagination(pages, key=f"page-{pages}-{order}", max_visible_pages=5) if pages > 1 else 1
     shown = page_of(_keys(here, rows, order)[chosen], chosen, page)
     first = (page - 1) * PAGE + 1

@@ -175,10 +175,9 @@ class Shown(NamedTuple):
         )
         number = [""] * len(chosen) if numbers is None else [signed(float(numbers[row]), 1) for row in chosen]
         if self.images is None:
-            table = {"row": chosen, "label": label, "prediction": predicted}
-            st.dataframe(
-                pd.DataFrame(table | ({} if numbers is None else {"influence": number})), hide_index=True
-            )
+            moved = {} if numbers is None else {"influence": number}
+            table = {"row": chosen, **moved, "label": label, "prediction": predicted}
+            st.dataframe(pd.DataFrame(table), hide_index=True)
             return
         said = [
             own if own == other else f"{own}→{other}" for own, other in zip(label, predicted, strict=True)
