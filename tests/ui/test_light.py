@@ -8,6 +8,7 @@ MODULES = (
     "state",
     "panels",
     "explore",
+    "explore_map",
     "patching",
     "compare",
     "report",
