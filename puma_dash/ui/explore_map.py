@@ -44,7 +44,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
             "Draw around rows to",
             MODES,
             default="replace",
-            format_func=MODE_LABELS.get,
+            format_func=MODE_LABELS.__getitem__,
             required=True,
             key="mode",
         )
@@ -105,7 +105,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         if len(inside) == 0:
             st.session_state["note"] = "That outline holds no rows; the selection is as it was."
             return
-        now = combine(here.draft().selection, inside, mode)
+        now = combine(here.draft().selection, inside, str(mode))
         here.edit(lambda draft: draft.selecting(now, f"{mode} {len(inside):,} rows drawn around"))
 
     alt = text.map_alt(
@@ -135,6 +135,9 @@ def zoom_buttons(label: str) -> bool:
     def arm() -> None:
         st.session_state["zooming"] = not zooming
 
+    def reset() -> None:
+        _zooms().pop(label, None)
+
     st.button(
         "Draw a box" if zooming else "Zoom to box",
         key="zoom",
@@ -148,8 +151,7 @@ def zoom_buttons(label: str) -> bool:
             "Reset zoom",
             key="reset-zoom",
             icon=":material/zoom_out_map:",
-            on_click=_zooms().pop,
-            args=(label,),
+            on_click=reset,
         )
     return zooming
 

@@ -213,6 +213,7 @@ def _picture(rows: Backdrop, selected: Rows | None, marks: list[_Mark]) -> go.la
         bright = _stamped(*given, selected)
         picture = np.where(bright > 0, bright + np.uint8(DIMMED), rows.picture)
 
+    (left, right), (bottom, top) = rows.window
     palette = np.zeros((256, 4), dtype=np.uint8)
     for first, opacity, of_gone in ((0, DIM, GONE_DIM), (DIMMED, BRIGHT, GONE_BRIGHT)):
         palette[first + GONE] = *rgb(OTHERS), round(255 * of_gone)
@@ -220,14 +221,14 @@ def _picture(rows: Backdrop, selected: Rows | None, marks: list[_Mark]) -> go.la
         palette[first + GONE + 1 : first + DIMMED + 1] = colors
     for mark_level, mark in enumerate(marks, 2 * DIMMED + 1):
         palette[mark_level] = *rgb(mark.color), 255
-        at = rows.x[mark.rows], rows.y[mark.rows], np.full(len(mark.rows), mark_level, dtype=np.uint8)
-        scale = rows.size[0] // PICTURE[0]
-        reach = scale * _radius(PICTURE, len(mark.rows), cover=0.1, largest=10)
+        x, y = rows.x[mark.rows], rows.y[mark.rows]
+        seen = (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
+        at = x[seen], y[seen], np.full(seen.sum(), mark_level, dtype=np.uint8)
+        reach = rows.size[0] // PICTURE[0] * _radius(PICTURE, len(at[0]), cover=0.1, largest=10)
         if reach > 4:  # room for a clear rim, which sets the mark off from rows of any colour, on any page
             rim = raster.draw(*at, rows.window, rows.size, raster.grown(mark.shape(reach)))
             picture[rim > 0] = 0
         np.maximum(picture, raster.draw(*at, rows.window, rows.size, mark.shape(reach)), out=picture)
-    (left, right), (bottom, top) = rows.window
     return go.layout.Image(
         source=raster.png_uri(picture, palette),
         xref="x",

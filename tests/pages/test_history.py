@@ -207,12 +207,12 @@ def test_the_reason_reaches_the_ledger_from_compare(open_page, home, jobs, ledge
     name = patched(range(5), tolerance={"cross_entropy": 9.0})
     keep(patch=name)
     at = open_page(COMPARE, project="radial", draft=DRAFT)
-    at.text_input(key="why").set_value("looked at one by one").run()
+    at.text_input(key=f"why-{name[:8]}").set_value("looked at one by one").run()
     button(at, "Discard").click().run()
     entry = ledger.entries("radial")[-1]
     assert (entry.kind, entry.why) == ("discarded", "looked at one by one")
     assert entry.details["plan"]["remove"] == list(range(5))
-    at.text_input(key="why").set_value("after all").run()
+    at.text_input(key=f"why-{name[:8]}").set_value("after all").run()
     button(at, "Accept").click().run()
     assert jobs.submitted[-1][0] == "accept"
     assert jobs.submitted[-1][1]["why"] == "after all"

@@ -400,6 +400,19 @@ def test_what_is_drawn_once_serves_every_selection(many):
         np.testing.assert_array_equal(pixels(figure), pixels(anew))
 
 
+def test_marks_in_a_window_are_as_large_as_its_marks_leave_room_for(many):
+    xy, psi = many
+    inside = np.flatnonzero((np.abs(xy) < 0.1).all(axis=1))
+    beyond = np.flatnonzero((np.abs(xy) > 0.3).any(axis=1))
+    window = ((-0.2, 0.2), (-0.2, 0.2))
+    reds = [
+        (pixels(map_figure(xy, color=psi, removed=marked, window=window, **TITLES))[..., :3]
+         == style.rgb(style.REMOVED)).all(axis=2).sum()
+        for marked in (inside, np.union1d(inside, beyond))
+    ]  # fmt: skip
+    assert reds[0] == reds[1] > 20
+
+
 def test_a_window_is_drawn_at_full_resolution_whichever_way_it_is_given(many):
     xy, psi = many
     figure = map_figure(xy, color=psi, window=((0, 1), (0, 1)), **TITLES)

@@ -12,6 +12,7 @@ MODULES = (
     "forecast",
     "gallery",
     "story",
+    "explore_map",
     "patching",
     "compare",
     "report",
