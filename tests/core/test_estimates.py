@@ -55,6 +55,11 @@ def test_the_calibration_error_is_the_one_of_torchmetrics():
     assert calibration.ece_of(bins) == pytest.approx(found)
 
 
+def test_a_confidence_on_an_edge_is_in_the_bin_above():
+    edges = calibration.equal_width()
+    assert calibration.bin_of(edges, edges).tolist() == [*range(15), 14]
+
+
 def test_bins_of_equal_mass_hold_about_as_many_rows_each():
     confidence, correct = simulated(3_000, 0, 1)
     bins = calibration.binned(confidence, correct, calibration.equal_mass(confidence))
