@@ -105,7 +105,7 @@ def binding_sentence(info: dict[str, Any], criteria: Criteria | None = None) -> 
     if not binding:
         return ""
     kept = (
-        f"strength {applied:g} is the largest tried at which everything holds."
+        f"strength {applied:g} is the largest tried that measures within what is allowed."
         if applied
         else "so it did at every smaller strength tried, and nothing was applied."
     )

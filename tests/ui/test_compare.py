@@ -110,7 +110,7 @@ def patch(asked=1.0, applied=0.25, binding="brier", whole=0.03, tolerance=None):
         (
             patch(),
             "At strength 1 the patch worsens Brier score by +0.0300 squared probability (at most 0); "
-            "strength 0.25 is the largest tried at which everything holds.",
+            "strength 0.25 is the largest tried that measures within what is allowed.",
         ),
         (
             patch(applied=0.0, tolerance={"brier": 0.02}),
@@ -120,12 +120,12 @@ def patch(asked=1.0, applied=0.25, binding="brier", whole=0.03, tolerance=None):
         (
             patch(binding="finite outputs", whole=np.inf, applied=0.5),
             "At strength 1 the model's outputs are no longer finite; "
-            "strength 0.5 is the largest tried at which everything holds.",
+            "strength 0.5 is the largest tried that measures within what is allowed.",
         ),
         (
             patch(binding="the objective of the steps", whole=-0.1),
             "At strength 1 no step lowers what the steps aim at; "
-            "strength 0.25 is the largest tried at which everything holds.",
+            "strength 0.25 is the largest tried that measures within what is allowed.",
         ),
     ],
 )
