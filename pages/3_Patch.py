@@ -179,6 +179,7 @@ def settings(here: Context, rows: Rows, draft: Draft, impossible: bool) -> dict[
             type="primary",
             icon=":material/healing:",
             width="stretch",
+            shortcut=text.KEYS["patch"],
             disabled=impossible,
         ):
             here.update(lambda history: replace(history, settings=chosen))

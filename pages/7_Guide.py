@@ -32,7 +32,7 @@ def main() -> None:
         st.subheader("Glossary")
         st.markdown("\n\n".join(f"**{word}.** {meaning}" for word, meaning in guide.GLOSSARY.items()))
         st.subheader("Keys")
-        st.table({"key": list(guide.SHORTCUTS), "does": list(guide.SHORTCUTS.values())})
+        st.table({"key": list(text.KEYS.values()), "does": [guide.KEYS_MEAN[name] for name in text.KEYS]})
         st.subheader("Versions")
         told = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in LIBRARIES)]
         st.caption(", ".join(told))

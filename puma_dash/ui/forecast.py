@@ -32,6 +32,7 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
                 type="primary",
                 icon=":material/arrow_forward:",
                 width="stretch",
+                shortcut=text.KEYS["patch"],
             ):
                 st.switch_page("pages/3_Patch.py", query_params=here.query)
             if not asked:

@@ -105,12 +105,12 @@ LIMITS = (
     "the end.",
 )
 
-SHORTCUTS = {
-    "H": "select the most harmful rows",
-    "D": "mark the selected rows to be removed",
-    "U": "mark the selected rows to count more",
-    "Ctrl+Z": "undo",
-    "Ctrl+Shift+Z": "redo",
-    "Esc": "deselect",
-    "Ctrl+Enter": "the next step: from marks to Patch, and the patch itself",
+KEYS_MEAN = {
+    "harmful": "select the most harmful rows",
+    "remove": "mark the selected rows to be removed",
+    "undo": "undo",
+    "redo": "redo",
+    "deselect": "deselect",
+    "patch": "go on: from marks to Patch, and there the patch itself",
 }
+"""What each of ``text.KEYS`` does."""

@@ -34,7 +34,7 @@ SHARP_LIMIT = 5_000
 """Up to so many rows in sight the picture is twice as fine, and each row answers the mouse."""
 HOVER_SAMPLE = 2_000
 """So many of them answer where there are more."""
-PICTURE, SHARP_PICTURE = (1040, 800), (2080, 1600)
+PICTURE, SHARP_PICTURE = (960, 800), (1920, 1600)
 """Width and height in pixels; the browser fits them to the plot."""
 
 BRIGHT, DIM, GONE_BRIGHT, GONE_DIM = 0.9, 0.26, 0.45, 0.15  # opacity

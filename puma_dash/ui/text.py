@@ -180,6 +180,9 @@ def _widest_gap(bins: Mapping[str, ArrayLike]) -> str:
 # ------------------------------------------------------------------------------------------------- the pages
 
 
+KEYS = {"harmful": "H", "remove": "D", "undo": "Z", "redo": "Y", "deselect": "X", "patch": "P"}
+"""Keyboard shortcuts, by what they do."""
+
 METRICS = {
     "accuracy": "Accuracy",
     "nll": "NLL (nats)",

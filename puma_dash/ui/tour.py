@@ -42,13 +42,13 @@ TOUR = (
     Stop(
         "pages/2_Explore.py",
         "The forecast says what taking them away is expected to do, before anything is changed.",
-        "Press **Patch … rows**.",
+        "Press **Patch** with the number of rows.",
     ),
     Stop(
         "pages/3_Patch.py",
         "A patch takes their influence out of the model in about a second. Nothing is trained again, and "
         "what must not get worse is held.",
-        "Press **Patch: remove …**.",
+        "Press **Patch: remove** with their number.",
     ),
     Stop(
         "pages/4_Compare.py",

@@ -61,6 +61,7 @@ def most_harmful(here: Context, rows: Rows) -> None:
         st.button(
             f"{k:,} most harmful",
             icon=":material/trending_down:",
+            shortcut=text.KEYS["harmful"],
             width="stretch",
             help=f"The rows with the lowest psi of {criterion}. Colour the map by another psi to rank by it.",
             on_click=lambda: _select(here, lowest(psi, int(k)), "replace", f"the {k:,} most harmful"),
@@ -110,7 +111,13 @@ def tools(here: Context, rows: Rows, draft: Draft) -> None:
 
 def _icon(name: str, told: str, disabled: bool, does: Callable[..., None], what: Any) -> None:
     st.button(
-        "", icon=f":material/{name}:", key=name, help=told, disabled=disabled, on_click=partial(does, what)
+        "",
+        icon=f":material/{name}:",
+        key=name,
+        help=told,
+        disabled=disabled,
+        on_click=partial(does, what),
+        shortcut=text.KEYS.get(name),
     )
 
 
@@ -147,6 +154,7 @@ def marking(here: Context, rows: Rows, draft: Draft) -> None:
         "Mark remove",
         type="primary",
         icon=":material/delete:",
+        shortcut=text.KEYS["remove"],
         disabled=nothing,
         width="stretch",
         on_click=partial(here.edit, Draft.marking_remove),

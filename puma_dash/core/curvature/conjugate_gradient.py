@@ -102,6 +102,8 @@ class ConjugateGradient(Described):
         system = System(self, engine, theta, damping)
         described = facts(engine, self.label, self.matrix, damping, system.rows)
         described["preconditioner_rows"] = len(system.precondition.rows) if system.precondition else 0
+        if self.fidelity is not None and system.precondition is not None:
+            described["fidelity_asked"] = self.fidelity
         described["factor_seconds"] = time.perf_counter() - begin
 
         def solve(vectors: Tensor) -> Solution:
