@@ -81,7 +81,7 @@ def metrics(held: Held) -> None:
             name = held.classes[positive]
             card("Parity gap", parity, True, f"Demographic parity: how often {name} is predicted.")
             card("Odds gap", odds, True, f"Equalized odds: the same for rows that are {name}, or are not.")
-    missing = "" if column else " Gaps between groups need groups: `puma.Split(..., groups=...)`."
+    missing = "" if column else " Gaps between groups need groups: puma.Split(..., groups=...)."
     st.caption(
         f"All on validation, n = {held.n:,}, with 95 % intervals; the worst {what} is {escape(worst)}, n = "
         f"{found.n:,}. The test split stays closed here: only *Accept* and the report look at it.{missing}"

@@ -144,8 +144,9 @@ def patch_sentence(info: dict[str, Any]) -> str:
         parts.append("two-sided")
     parts.append(f"{duration(info['seconds'])} on {facts['device'].upper()}")
     if "residual" in facts:
-        asked = facts.get("fidelity_asked")  # where it is what the solves stop at, the residual says nothing
-        solved = f"residual {facts['residual']:.1e}" if asked is None else f"solved to a fidelity of {asked:g}"
+        asked = facts.get("fidelity_asked")
+        # Where the solves stop at a fidelity, their residual says nothing.
+        solved = f"residual {facts['residual']:.1e}" if asked is None else f"solved to fidelity {asked:g}"
         parts.append(f"{facts['curvature']}, damping {facts['damping']:g}, {solved}")
     return "; ".join(parts) + "."
 

@@ -18,7 +18,8 @@ def rows(target, psi=None, **arrays):
     target = np.array(target)
     here = SimpleNamespace(overview=SimpleNamespace(arrays=arrays))
     psi = -np.ones(len(target)) if psi is None else np.array(psi, float)
-    return Rows(here, psi, 1.0, target, target, np.ones(len(target)), None, ["cat", "dog"], {})
+    ones = np.ones(len(target))
+    return Rows(here, psi, 1.0, target, target, ones, ones, None, ["cat", "dog"], {}, {}, None)
 
 
 MANY = [0] * 100 + [1] * 100
