@@ -53,8 +53,11 @@ def opened(here: Context) -> None:
             ":material/check_circle: **Criterion** cross-entropy on validation  \n"
             ":material/check_circle: **Prepared** predictions, psi of every training row, a map"
         )
-        if st.button("Explore the training rows", type="primary", icon=":material/scatter_plot:"):
-            st.switch_page("pages/2_Explore.py", query_params=here.query)
+        with st.container(horizontal=True):
+            if st.button("Explore the training rows", type="primary", icon=":material/scatter_plot:"):
+                st.switch_page("pages/2_Explore.py", query_params=here.query)
+            if st.button("See what is wrong", icon=":material/monitor_heart:"):
+                st.switch_page("pages/1_Health.py", query_params=here.query)
         st.caption(PSI_SENTENCE)
 
 

@@ -4,16 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from puma_dash.ui import text
 from puma_dash.ui.bootstrap import bootstrap
-from puma_dash.ui.compare import Record, binding_sentence, label_of
+from puma_dash.ui.compare import Record, binding_sentence
 from puma_dash.ui.cost import cost, cost_sentence
 from puma_dash.ui.explore import Rows, forecast_now, gallery
-from puma_dash.ui.figures import strength_figure
-from puma_dash.ui.panels import chart, job, ready, signed
+from puma_dash.ui.forecast import strength_chart
+from puma_dash.ui.panels import job, ready, signed
 from puma_dash.ui.patching import (
     DEFAULTS,
     STRONGEST,
@@ -292,15 +291,8 @@ def predicted(here: Context, plan: dict) -> None:
         return
     if not job(here, "strengths", "Predicting the change at every strength"):
         return
-    table = pd.DataFrame(**state.result["strengths"])
     names = list(state.result["refined"])
-    labels = {name: label_of(here.criteria, name) for name in names}
-    changes = {labels[name]: table[name] for name in names}
-    rails = {labels[name]: plan["tolerance"].get(name, 0.0) for name in names}
-    given = (table.index, changes, rails)
-    st.markdown(text.escape(rails_forecast(*given, plan["strength"])))
-    figure = strength_figure(*given, at=plan["strength"], title="Predicted change against strength")
-    chart(figure, text.strength_alt(*given, at=plan["strength"]), text.READ_STRENGTH, key="strengths")
+    strength_chart(here, state.result["strengths"], names, plan, key="strengths", told=rails_forecast)
 
 
 def device_choice() -> str:

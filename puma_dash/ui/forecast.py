@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from puma_dash.ui import text
+from puma_dash.ui.compare import label_of
 from puma_dash.ui.explore import Rows, forecasts_now
 from puma_dash.ui.figures import strength_figure
 from puma_dash.ui.panels import chart, job, signed
@@ -78,16 +80,25 @@ def refined_forecast(here: Context, found: dict[str, Any], plan: dict[str, Any])
         f"Predicted on {found['diagnostics']['n']:,} validation rows, with compensation; "
         f"{found['flips']:,} of them change class."
     )
-    strength_chart(here, found["strengths"], plan)
+    strength_chart(here, found["strengths"], list(plan["hold"]), plan, key="forecast-strength")
 
 
-def strength_chart(here: Context, strengths: dict[str, Any], plan: dict[str, Any]) -> None:
-    """The refined forecast of what must hold, at every strength, with its rails."""
+def strength_chart(
+    here: Context,
+    strengths: dict[str, Any],
+    names: list[str],
+    plan: dict[str, Any],
+    *,
+    key: str,
+    told: Callable[..., str] | None = None,
+) -> None:
+    """The refined forecast of some criteria at every strength, with their rails; ``told`` words it."""
     table = pd.DataFrame(**strengths)
-    label = {name: here.criteria[name]["label"] for name in plan["hold"]}
-    changes = {label[name]: table[name] for name in plan["hold"]}
-    rails = {label[name]: plan["tolerance"].get(name, 0.0) for name in plan["hold"]}
+    labels = {name: label_of(here.criteria, name) for name in names}
+    changes = {labels[name]: table[name] for name in names}
+    rails = {labels[name]: plan["tolerance"].get(name, 0.0) for name in names}
     given = (table.index, changes, rails)
+    if told is not None:
+        st.markdown(text.escape(told(*given, plan["strength"])))
     figure = strength_figure(*given, at=plan["strength"], title="Predicted change against strength")
-    alt = text.strength_alt(*given, at=plan["strength"])
-    chart(figure, alt, text.READ_STRENGTH, key="forecast-strength")
+    chart(figure, text.strength_alt(*given, at=plan["strength"]), text.READ_STRENGTH, key=key)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 LEVEL = 0.95
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
@@ -121,9 +122,11 @@ def chance_of_errors(errors: np.ndarray, n: np.ndarray, all_errors: int, rows: i
     return p
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """p-values (m,) corrected for there being m of them (Holm 1979)."""
-    order = np.argsort(p, kind="stable")
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
-    return corrected
+def holm(p: ArrayLike) -> np.ndarray:
+    """p-values (m,) adjusted so that all m claims hold together (Holm 1979)."""
+    values = np.asarray(p, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty_like(values)
+    steps = values[order] * np.arange(len(values), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted

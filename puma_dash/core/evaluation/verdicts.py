@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from puma_dash.core.criteria import Criterion, resolve_criterion
+from puma_dash.core.evaluation.estimates import holm
 from puma_dash.core.evaluation.statistics import row_draws
 from puma_dash.core.types import Patch, Project, ProjectError, Split
 
@@ -64,16 +65,6 @@ def evidence(draws: ArrayLike, tolerance: float, rows: int) -> Evidence:
     widened = norm.sf(t.isf(ALPHA / 2, rows - 1) / shrink)
     low, high = np.quantile(values, [widened, 1 - widened])
     return Evidence(float(low), float(high), float(min(p, 1.0)), within)
-
-
-def holm(p: ArrayLike) -> NDArray[np.float64]:
-    """p-values (m,) adjusted so that all m claims hold together (Holm 1979)."""
-    values = np.asarray(p, dtype=np.float64)
-    order = np.argsort(values)
-    steps = (len(values) - np.arange(len(values))) * values[order]
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted
 
 
 def verdict(p: float, within: bool) -> str:
