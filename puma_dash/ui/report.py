@@ -134,7 +134,7 @@ def report_html(
         verdict=verdict(info, comparisons[0]),
         lead=flips_sentence(comparisons[0]),
         sentence=patch_sentence(info),
-        asked=asked(info["plan"]),
+        asked=asked(info),
         sections=[section(comparison) for comparison in comparisons],
         predicted=_predicted(info["predicted"], info["measured"]),
         doubts=record.doubts(),
@@ -163,11 +163,10 @@ def verdict(info: dict[str, Any], comparison: dict[str, Any]) -> tuple[str, str]
     if info["strength"] == 0:
         return "fail", "Nothing was applied: what had to hold would not have held at any strength tried."
     rails = pd.DataFrame(**comparison["verdicts"])
-    if "held" in rails:
-        rails = rails[rails["held"]]
+    rails = rails[rails["held"]]
     if rails.empty:
         return "inconclusive", f"Nothing was asked to hold; the figures on {split} are for you to judge."
-    criteria = rails["criterion"].str.removesuffix(f" on {split}")
+    criteria = rails["label"].str.removesuffix(f" on {split}")
     names = {kind: ", ".join(criteria[rails["verdict"] == kind]) for kind in text.VERDICTS}
     if names["fail"]:
         return "fail", f"On {split}, {names['fail']} got worse than was allowed."
@@ -176,11 +175,15 @@ def verdict(info: dict[str, Any], comparison: dict[str, Any]) -> tuple[str, str]
     return "pass", f"On {split}, all that had to hold held: {names['pass']}."
 
 
-def asked(plan: dict[str, Any]) -> list[str]:
+def asked(info: dict[str, Any]) -> list[str]:
     """What was asked for, in words."""
+    import pandas as pd
+
+    plan, rails = info["plan"], pd.DataFrame(**info["comparison"]["verdicts"])
     marks = [f"{len(plan[name]):,} training rows {done}" for name, done in DONE.items() if plan[name]]
     held = [
-        f"{_name(held)} may get worse by {plan['tolerance'].get(_name(held), 0):g}" for held in plan["hold"]
+        f"{rail['label']} may get worse by {rail['tolerance']:g} {rail['unit']}"
+        for rail in rails[rails["held"]].to_dict("records")
     ]
     return [
         ", ".join(marks),
@@ -274,10 +277,6 @@ def _rates(groups: pd.DataFrame) -> pd.DataFrame:
     return groups.assign(
         before=groups["before"].map("{:.1%}".format), after=groups["after"].map("{:.1%}".format)
     )
-
-
-def _name(held: Any) -> str:
-    return held if isinstance(held, str) else str(held.get("criterion"))
 
 
 def _facts(diagnostics: dict[str, Any]) -> list[tuple[str, str]]:

@@ -123,10 +123,10 @@ def test_examples_are_relabelled_rows_where_none_is_removed():
     assert found["pictures"] is None
 
 
-def rails(*verdicts, **more):
+def rails(*verdicts, held=True):
     """A comparison on test with these verdicts."""
     data = [[f"c{i} on test", verdict] for i, verdict in enumerate(verdicts)]
-    frame = pd.DataFrame(data, columns=["criterion", "verdict"]).assign(**more)
+    frame = pd.DataFrame(data, columns=["label", "verdict"]).assign(held=held)
     return {"split": "test", "verdicts": frame.to_dict("split")}
 
 
@@ -146,6 +146,17 @@ def test_the_headline_holds_the_verdict(comparison, strength, kind, words):
     found, sentence = verdict({"strength": strength}, comparison)
     assert found == kind
     assert words in sentence
+
+
+def test_what_was_asked_names_criteria_of_ones_own_with_their_tolerance(tmp_path):
+    made = project()
+    own = puma.CrossEntropy(rows=(0, 3))
+    plan = puma.PatchPlan(remove=(1,), hold=("brier", own), tolerance={own.name: 0.25})
+    text = puma.report(made, puma.patch(made, plan), tmp_path / "r.html").read_text("utf-8")
+    said = text[text.index("To hold on validation") :].split("<")[0]
+    assert "Brier score may get worse by 0 " in said
+    assert "cross-entropy on 2 validation rows" in said
+    assert "may get worse by 0.25 nats" in said
 
 
 def test_a_decision_is_told_with_its_hashes_and_how_to_make_it_again(tmp_path):
