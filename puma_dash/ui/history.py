@@ -52,6 +52,13 @@ def marked(plan: dict[str, Any]) -> str:
     return ", ".join(f"{len(plan[name]):,} {done}" for name, done in DONE.items() if plan[name])
 
 
+def rail_labels(details: dict[str, Any]) -> dict[str, str]:
+    """What people call each criterion that a patch held, by its name."""
+    rails = details.get("comparison", {}).get("verdicts", {"columns": [], "data": []})
+    found = [dict(zip(rails["columns"], rail, strict=True)) for rail in rails["data"]]
+    return {rail["criterion"]: rail["label"] for rail in found}
+
+
 def entries_table(entries: list[Entry], versions: Versions) -> pd.DataFrame:
     """A line for each entry, newest first: when, who, what, why, rows, changes of the criteria, test."""
     import pandas as pd
@@ -60,7 +67,11 @@ def entries_table(entries: list[Entry], versions: Versions) -> pd.DataFrame:
     for entry in reversed(entries):
         details = entry.details
         predicted, measured = details.get("predicted", {}), details.get("measured", {})
-        changes = [f"{name} {signed(predicted.get(name))} / {signed(measured[name])}" for name in measured]
+        labels = rail_labels(details)
+        changes = [
+            f"{labels.get(name, name)} {signed(predicted.get(name))} / {signed(measured[name])}"
+            for name in measured
+        ]
         lines.append(
             {
                 "entry": entry.id,
