@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 START = 0.01
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, START, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-PROBES = 4
+PROBES = 8
 SHARE_REMOVED = 0.05
 """A probe removes this share of the training rows, drawn at random."""
-LARGEST_MISS = 0.5
+LARGEST_MISS = 2 / 3
 """The measured changes may miss the predicted ones by this share of what these amount to."""
 PROBE_ROWS = 2_000
 PROBE_GRADIENTS = 1_000
@@ -40,8 +40,8 @@ def settle_damping(engine: Engine, damping: float | str) -> float:
     "auto" is 0 where B is positive definite without it (a model linear in its parameters, with weight decay).
     Else it is the smallest value, on a grid of half decades, at which the linear prediction holds: for a few
     random removals the change of the mean loss on the validation rows, predicted from its gradient, and that
-    measured after the step differ by no more than half of the predicted changes. With less damping a step
-    leaves the region where the model is close to its linearisation.
+    measured after the step differ by no more than two thirds of the predicted changes. With less damping a
+    step leaves the region where the model is close to its linearisation.
     """
     if damping != "auto":
         return float(damping)
