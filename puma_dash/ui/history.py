@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from puma_dash.core.types import ProjectError
-from puma_dash.ui.compare import Record
+from puma_dash.ui.compare import Record, rails_of
 from puma_dash.ui.panels import duration, signed
 from puma_dash.ui.report import DONE, Decision, examples_of, report_html
 from puma_dash.ui.state import entry as cached
@@ -52,13 +52,6 @@ def marked(plan: dict[str, Any]) -> str:
     return ", ".join(f"{len(plan[name]):,} {done}" for name, done in DONE.items() if plan[name])
 
 
-def rail_labels(details: dict[str, Any]) -> dict[str, str]:
-    """What people call each criterion that a patch held, by its name."""
-    rails = details.get("comparison", {}).get("verdicts", {"columns": [], "data": []})
-    found = [dict(zip(rails["columns"], rail, strict=True)) for rail in rails["data"]]
-    return {rail["criterion"]: rail["label"] for rail in found}
-
-
 def entries_table(entries: list[Entry], versions: Versions) -> pd.DataFrame:
     """A line for each entry, newest first: when, who, what, why, rows, changes of the criteria, test."""
     import pandas as pd
@@ -67,7 +60,8 @@ def entries_table(entries: list[Entry], versions: Versions) -> pd.DataFrame:
     for entry in reversed(entries):
         details = entry.details
         predicted, measured = details.get("predicted", {}), details.get("measured", {})
-        labels = rail_labels(details)
+        rails = rails_of(details["comparison"]) if "comparison" in details else None
+        labels = {} if rails is None else dict(zip(rails["criterion"], rails["label"], strict=True))
         changes = [
             f"{labels.get(name, name)} {signed(predicted.get(name))} / {signed(measured[name])}"
             for name in measured

@@ -46,7 +46,7 @@ def jobs() -> Jobs:
 @st.cache_resource(show_spinner=False)
 def ledger() -> Ledger:
     """The server's ledger."""
-    from puma_dash.workspace.ledger import Ledger  # a third of a second that a first view need not take
+    from puma_dash.workspace.ledger import Ledger  # a third of a second, not at import
 
     return Ledger(home())
 

@@ -14,7 +14,7 @@ from puma_dash.core.evaluation.statistics import (
     mcnemar_p,
     paired_intervals,
     resampled_ece,
-    row_interval,
+    row_draws,
     times_drawn,
 )
 
@@ -179,7 +179,9 @@ def test_no_change_has_no_width():
 
 def test_row_interval():
     values = np.random.default_rng(0).standard_normal(400)
-    low, high = row_interval(lambda rows: float(values[rows].mean()), np.zeros(400), level=0.5)
+    low, high = np.quantile(
+        row_draws(lambda rows: float(values[rows].mean()), np.zeros(400), seed=0), [0.25, 0.75]
+    )
     expected = norm.interval(0.5, values.mean(), values.std() / 20)
     np.testing.assert_allclose((low, high), expected, atol=0.01)
 
@@ -195,7 +197,7 @@ def test_a_resample_keeps_its_strata():
         seen.append(np.bincount(strata[rows] + 1))
         return float(values[rows].mean())
 
-    low, high = row_interval(mean, strata, level=0.5)
+    low, high = np.quantile(row_draws(mean, strata, seed=0), [0.25, 0.75])
     variance = sum(values[strata == k].var() * (strata == k).sum() for k in (-1, 0, 3)) / 400**2
     expected = norm.interval(0.5, values.mean(), variance**0.5)
     np.testing.assert_allclose((low, high), expected, atol=0.01)

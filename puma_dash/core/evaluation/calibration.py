@@ -55,12 +55,6 @@ def binned(confidence: np.ndarray, correct: np.ndarray, edges: np.ndarray) -> Bi
         )
 
 
-def ece_of(bins: Bins) -> float:
-    """Expected calibration error: sum over bins of count / n |accuracy - confidence|."""
-    gaps = bins["count"] * np.abs(bins["accuracy"] - bins["confidence"])
-    return float(np.nansum(gaps) / bins["count"].sum())
-
-
 def perfectly_calibrated(bins: Bins, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Counts and right answers (r, b) of resamples in which every confidence is exactly right.
 

@@ -73,22 +73,6 @@ def resampled_ece(rows: dict[str, np.ndarray], counts: np.ndarray) -> np.ndarray
     return np.abs(counts @ gaps).sum(-1) / counts.shape[-1]
 
 
-def row_interval(
-    statistic: Callable[[np.ndarray], float], strata: np.ndarray, *, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile-bootstrap interval of any statistic of row numbers (m,).
-
-    Args:
-        statistic: called with the rows of each resample.
-        strata: (m,) number of each row's stratum; a row is replaced by one of its own, so that none is lost.
-        seed: of the resampling.
-        level: coverage.
-    """
-    drawn = row_draws(statistic, strata, seed=seed)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def row_draws(
     statistic: Callable[[np.ndarray], float], strata: np.ndarray, *, seed: int, resamples: int = ROW_RESAMPLES
 ) -> np.ndarray:
