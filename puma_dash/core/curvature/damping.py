@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +12,24 @@ from torch import Tensor
 
 from puma_dash.core.curvature.base import Estimate
 from puma_dash.core.curvature.costs import PRODUCT, Costs
+from puma_dash.core.curvature.sampling import systematic
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
 
 START = 0.01
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, START, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-PROBES = 8
-SHARE_REMOVED = 0.05
-"""A probe removes this share of the training rows, drawn at random."""
-LARGEST_MISS = 2 / 3
+PROBES = 4
+SHARE_REMOVED = 0.1
+"""A probe removes this share of the training rows, drawn in proportion to their loss: those people remove.
+With rows drawn evenly the predicted change averages out, the measured one does not."""
+LARGEST_MISS = 1 / 3
 """The measured changes may miss the predicted ones by this share of what these amount to."""
-PROBE_ROWS = 2_000
+PROBE_ROWS = 500
 PROBE_GRADIENTS = 1_000
-PROBE_FIDELITY = 0.9
-"""The rows, preconditioner and fidelity a probe is solved with, on large projects: close to a patch's."""
+PROBE_PRODUCTS = 2
+"""Curvature rows, preconditioning gradients and products of a probe's solve: on small networks they gave the
+misses of a solve on all rows to a tenth."""
 
 
 def damping_field() -> Any:
@@ -38,10 +42,10 @@ def settle_damping(engine: Engine, damping: float | str) -> float:
     """The number that ``damping`` stands for.
 
     "auto" is 0 where B is positive definite without it (a model linear in its parameters, with weight decay).
-    Else it is the smallest value, on a grid of half decades, at which the linear prediction holds: for a few
-    random removals the change of the mean loss on the validation rows, predicted from its gradient, and that
-    measured after the step differ by no more than two thirds of the predicted changes. With less damping a
-    step leaves the region where the model is close to its linearisation.
+    Else it is the smallest value at which the linear prediction holds: for a few removals of rows, drawn in
+    proportion to their loss, the change of the mean loss on the validation rows, predicted from its gradient,
+    and that measured after the step differ by no more than a third of the predicted changes. With less
+    damping a step leaves the region where the model is close to its linearisation.
     """
     if damping != "auto":
         return float(damping)
@@ -53,25 +57,23 @@ def settle_damping(engine: Engine, damping: float | str) -> float:
 
 
 def calibrate(engine: Engine) -> float:
-    """The smallest damping of ``GRID`` at which the linear prediction holds, searched from ``START``."""
-    generator = torch.Generator().manual_seed(0)
+    """Where the predictions miss by ``LARGEST_MISS``: between two values of ``GRID``, from ``START`` on."""
+    losses = engine.losses().double().cpu() + torch.finfo(torch.float64).tiny
     count = max(1, round(SHARE_REMOVED * engine.n))
+    removals = [systematic(losses, count, seed)[0] for seed in range(PROBES)]
     gradients = torch.stack(
-        [
-            engine.weighted_gradient(engine.theta.new_ones(count), drawn) / engine.n
-            for drawn in (torch.randperm(engine.n, generator=generator)[:count] for _ in range(PROBES))
-        ]
+        [engine.weighted_gradient(engine.theta.new_ones(len(rows)), rows) / engine.n for rows in removals]
     )
     now, slope = _validation_loss(engine)
     at = GRID.index(START)
-    if _holds(engine, GRID[at], gradients, now, slope):
-        while at > 0 and _holds(engine, GRID[at - 1], gradients, now, slope):
-            at -= 1
-        return GRID[at]
-    while at + 1 < len(GRID):
-        at += 1
-        if _holds(engine, GRID[at], gradients, now, slope):
-            break
+    miss = _miss(engine, GRID[at], gradients, now, slope)
+    onward = 1 if miss > LARGEST_MISS else -1
+    while 0 <= at + onward < len(GRID):
+        before, miss = miss, _miss(engine, GRID[at + onward], gradients, now, slope)
+        if (miss > LARGEST_MISS) != (before > LARGEST_MISS):
+            share = math.log(before / LARGEST_MISS) / math.log(before / miss)
+            return float(f"{GRID[at] * (GRID[at + onward] / GRID[at]) ** share:.2g}")
+        at += onward
     return GRID[at]
 
 
@@ -80,24 +82,27 @@ def calibration_estimate(engine: Engine, damping: float | str) -> Estimate | Non
     if damping != "auto" or "damping" in engine.memo or (engine.weight_decay > 0 and is_linear(engine)):
         return None
     costs, rows = Costs.of(engine), min(engine.n, PROBE_ROWS)
-    seconds = 3 * PROBES * 5 * costs.passes(rows, PRODUCT)
+    seconds = 3 * PROBES * PROBE_PRODUCTS * costs.passes(rows, PRODUCT)
     return Estimate(seconds, int(costs.product_bytes(rows)), "the damping calibrated")
 
 
-def _holds(engine: Engine, damping: float, gradients: Tensor, now: float, slope: Tensor) -> bool:
+def _miss(engine: Engine, damping: float, gradients: Tensor, now: float, slope: Tensor) -> float:
+    """How far the measured changes are from the predicted ones, as a share of what these amount to."""
     from puma_dash.core.curvature.conjugate_gradient import ConjugateGradient
-    from puma_dash.core.curvature.sample_space import usual_count
+    from puma_dash.core.curvature.sample_space import preconditioner, usual_count
 
     engine.tick(0, 1, f"Calibrating the damping: {damping:g}")
-    rows = None if engine.n <= 2 * PROBE_ROWS else PROBE_ROWS
-    gradients_used = min(PROBE_GRADIENTS, usual_count(engine))
+    count = min(PROBE_GRADIENTS, usual_count(engine))
+    rows, known = min(PROBE_ROWS, engine.n), preconditioner(engine, engine.weight_decay + damping, count)
+    products = PROBE_PRODUCTS if known else 100
     inverse = ConjugateGradient(
-        damping=damping, rows=rows, fidelity=PROBE_FIDELITY, preconditioner=gradients_used
+        damping=damping, rows=rows, tolerance=0.1, preconditioner=count, max_iterations=products
     )(engine)
     moves = inverse(gradients).x  # a removal moves along + B^-1 grad
     predicted = (moves @ slope).double().cpu()
     measured = torch.tensor([_loss(engine, engine.theta + move) - now for move in moves], dtype=torch.float64)
-    return bool((measured - predicted).abs().sum() <= LARGEST_MISS * predicted.abs().sum())
+    tiny = torch.finfo(torch.float64).tiny
+    return float(((measured - predicted).abs().sum() / predicted.abs().sum().clamp_min(tiny)).clamp_min(tiny))
 
 
 def _loss(engine: Engine, theta: Tensor | None = None) -> float:
