@@ -10,7 +10,7 @@ from puma_dash.ui.explore import Rows
 from puma_dash.ui.findings import percent
 from puma_dash.ui.health import Held, Slice
 from puma_dash.ui.health_panels import card, checks, explore_these, robustness
-from puma_dash.ui.panels import chart, ready
+from puma_dash.ui.panels import chart, ready, segments
 from puma_dash.ui.state import Context
 from puma_dash.ui.text import escape
 
@@ -187,9 +187,7 @@ def reliability(here: Context, held: Held) -> None:
     parts = health.calibration_parts(held)
     with st.container(horizontal=True):
         part = st.selectbox("Of which rows", list(parts), key="part", width=210)
-        binning = st.segmented_control(
-            "Bins", ["equal width", "equal mass"], default="equal width", required=True, key="bins"
-        )
+        binning = segments("Bins", ["equal width", "equal mass"], default="equal width", key="bins")
     edges, bins, band = health.reliability(held, part, binning)
     state = f"bin of {held.key}, {part}, {binning}"
     number = st.session_state.get(state, health.widest_bin(bins))

@@ -23,7 +23,7 @@ from puma_dash.ui.compare import (
 )
 from puma_dash.ui.figures import class_figure, predicted_measured_figure, reliability_figure
 from puma_dash.ui.history import entry_report
-from puma_dash.ui.panels import chart, job, ready
+from puma_dash.ui.panels import chart, job, ready, segments
 from puma_dash.ui.race import race
 from puma_dash.ui.state import Context, ledger, open_context
 
@@ -55,7 +55,7 @@ def main() -> None:
     comparison = record.validation
     if decision is not None and decision.kind == "accepted" and "test" in decision.details:
         names = ["test", "validation"]
-        shown = st.segmented_control("Evaluated on", names, default="test", required=True, key="split")
+        shown = segments("Evaluated on", names, default="test", key="split")
         if shown == "test":
             comparison = decision.details["test"]
             st.caption(openings(here))

@@ -11,7 +11,7 @@ from puma_dash.ui import text
 from puma_dash.ui.change_figures import regions_figure
 from puma_dash.ui.compare import Record, changed_table, forgotten_sentences
 from puma_dash.ui.figures import thumbnails
-from puma_dash.ui.panels import chart
+from puma_dash.ui.panels import chart, segments
 from puma_dash.ui.state import Context, entry
 from puma_dash.workspace.store import Entry
 
@@ -37,12 +37,11 @@ def flips(here: Context, comparison: dict, record: Record) -> None:
     """The four cells, and the rows of the one that is chosen."""
     split, counts = comparison["split"], comparison["flips"]
     st.subheader("Flips")
-    kind = st.segmented_control(
+    kind = segments(
         f"Rows of {split}",
-        list(FLIPS),
+        FLIPS,
+        lambda kind: f"{kind.capitalize()} **{counts[kind]:,}** ({FLIPS[kind]})",
         default="broken" if counts["broken"] else "fixed",
-        format_func=lambda kind: f"{kind.capitalize()} **{counts[kind]:,}** ({FLIPS[kind]})",
-        required=True,
         key=f"flips-{split}",
         width="stretch",
     )
@@ -107,7 +106,7 @@ def marked(here: Context, comparison: dict, record: Record) -> None:
     names = summary["rows"].tolist()
     done = names[0]
     if len(names) > 1:
-        done = st.segmented_control("Shown", names, default=names[0], required=True, key="marked-rows")
+        done = segments("Shown", names, default=names[0], key="marked-rows")
     own = {name.removeprefix("marked."): a for name, a in record.arrays.items() if name.startswith("marked.")}
     index = np.flatnonzero(own["done"] == names.index(done))
     gained = own["loss after"][index] - own["loss before"][index]

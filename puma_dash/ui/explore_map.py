@@ -11,7 +11,7 @@ from puma_dash.ui.explore import Colouring, Rows, colourings, hover_texts
 from puma_dash.ui.figures import backdrop, map_figure
 from puma_dash.ui.gesture import MODES, combine, extent, is_empty_gesture, rows_inside
 from puma_dash.ui.map import Backdrop
-from puma_dash.ui.panels import chart, job
+from puma_dash.ui.panels import chart, job, segments
 from puma_dash.ui.raster import Window
 from puma_dash.ui.state import Context, removed_before
 from puma_dash.workspace.drafts import Draft
@@ -40,14 +40,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
     computed_first = sorted(labels, key=lambda label: label not in here.index.embeddings)
     label = embedding_at.selectbox("Map", computed_first, key="map")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        mode = st.segmented_control(
-            "Draw around rows to",
-            MODES,
-            default="replace",
-            format_func=MODE_LABELS.__getitem__,
-            required=True,
-            key="mode",
-        )
+        mode = segments("Draw around rows to", MODES, MODE_LABELS.__getitem__, default="replace", key="mode")
         if not colour.startswith("psi of "):
             st.button(
                 "Colour by psi",
