@@ -40,11 +40,10 @@ def flips(here: Context, comparison: dict, record: Record) -> None:
     kind = st.segmented_control(
         f"Rows of {split}",
         list(FLIPS),
-        default="broken" if counts["broken"] else "fixed",
         format_func=lambda kind: f"{kind.capitalize()} **{counts[kind]:,}** ({FLIPS[kind]})",
         required=True,
-        key=f"flips-{split}",
         width="stretch",
+        **here.choosing(f"flips-{split}", FLIPS, "broken" if counts["broken"] else "fixed"),
     )
     if not counts[kind]:
         st.caption(f"No {split} row is of this kind.")
@@ -107,7 +106,7 @@ def marked(here: Context, comparison: dict, record: Record) -> None:
     names = summary["rows"].tolist()
     done = names[0]
     if len(names) > 1:
-        done = st.segmented_control("Shown", names, default=names[0], required=True, key="marked-rows")
+        done = st.segmented_control("Shown", names, required=True, **here.choosing("marked-rows", names))
     own = {name.removeprefix("marked."): a for name, a in record.arrays.items() if name.startswith("marked.")}
     index = np.flatnonzero(own["done"] == names.index(done))
     gained = own["loss after"][index] - own["loss before"][index]
