@@ -245,7 +245,7 @@ def test_a_failing_patch_needs_a_reason_to_be_accepted(open_page, prepared, jobs
     name = patched(prepared, remove=tuple(np.argsort(-psi)[:150].tolist()), method="influence")
     keep(patch=name)
     at = open_page(COMPARE, project="radial", draft=DRAFT)
-    assert "fails: cross-entropy" in texts(at).replace("\\", "")
+    assert "worse than allowed: cross-entropy" in texts(at).replace("\\", "")
     assert primary(at) == []
     button(at, "Accept").click().run()
     assert "Say why it is accepted all the same." in texts(at)
