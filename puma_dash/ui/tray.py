@@ -53,10 +53,9 @@ def most_harmful(here: Context, rows: Rows) -> None:
             "How many of the most harmful",
             1,
             rows.n,
-            min(50, rows.n),
-            key="top_k",
             label_visibility="collapsed",
             width=105,
+            **here.choosing("top_k", range(1, rows.n + 1), min(50, rows.n)),
         )
         st.button(
             f"{k:,} most harmful",
