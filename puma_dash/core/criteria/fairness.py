@@ -112,7 +112,7 @@ class WorstGroup(Grouped):
 
     def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
         """In which group the row is, and its loss there (m, 2, groups)."""
-        return in_groups(loss(outputs, data.targets), self.codes(data))
+        return in_groups(loss.plain(outputs, data.targets), self.codes(data))
 
     def of_means(self, means: Tensor) -> Tensor:
         """C () of the groups' sizes and sums (2, groups)."""

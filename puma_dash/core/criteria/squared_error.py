@@ -33,4 +33,4 @@ class MeanSquaredError(Criterion):
 
     def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
         """Squared errors (m,) of ``outputs`` (m, k), the mean over the k outputs."""
-        return loss(outputs, data.targets)
+        return loss.plain(outputs, data.targets)

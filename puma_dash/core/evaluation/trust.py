@@ -136,7 +136,7 @@ def decompose(
         return w @ engine.loss(z, train.targets) / engine.n
 
     def bregman(z: Tensor) -> Tensor:
-        held = a @ engine.loss.divergence(reference, z)
+        held = a @ engine.loss.divergence(reference, z, train.targets)
         return (held - (a - w) @ engine.loss(z, train.targets)) / engine.n
 
     retraining = Retrain()(engine, plan, curvature, seed)
