@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Margin,
         MeanSquaredError,
         WorstGroup,
+        WorstGroupError,
     )
     from puma_dash.core.curvature import CURVATURES, EKFAC, KFAC, ConjugateGradient, Dense, Estimate, LiSSA
     from puma_dash.core.demos import DEMOS
@@ -66,6 +67,7 @@ _HOMES = {
         "Margin",
         "MeanSquaredError",
         "WorstGroup",
+        "WorstGroupError",
     ),
     "puma_dash.core.curvature": (
         "CURVATURES",
@@ -153,6 +155,7 @@ __all__ = [
     "SquaredError",
     "Valuation",
     "WorstGroup",
+    "WorstGroupError",
     "__version__",
     "apply",
     "compare",

@@ -198,6 +198,10 @@ class Engine:
             self.memo["training outputs"] = self.outputs("train")
         return self.memo["training outputs"]
 
+    def answers(self, outputs: Tensor) -> np.ndarray:
+        """Class probabilities (m, classes) of ``outputs`` (m, c), or the values (m, k), as an array."""
+        return self.loss.answers(outputs).numpy(force=True)
+
     def probabilities(self, outputs: Tensor) -> np.ndarray:
         """Class probabilities (m, classes) of ``outputs`` (m, c), as an array."""
         return self.loss.probabilities(outputs).numpy(force=True)

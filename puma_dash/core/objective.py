@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from puma_dash.core.registry import Described, resolve
+from puma_dash.core.task import CLASSIFICATION, REGRESSION, Task
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Loss(Protocol):
     """A per-row training loss that is convex in the model's outputs."""
 
     label: str
+    task: ClassVar[Task]
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Losses (b,) of outputs (b, c) against targets."""
@@ -54,6 +56,9 @@ class Loss(Protocol):
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Class probabilities (b, classes); refused by losses without classes."""
 
+    def answers(self, outputs: Tensor) -> Tensor:
+        """What models are compared by: class probabilities (b, classes), or values (b, k)."""
+
     def ignorance(self, targets: Tensor, classes: int) -> float:
         """Mean loss of a model that knows nothing: equal probabilities, or the mean of the targets."""
 
@@ -71,15 +76,16 @@ class ClassLoss(Described):
     its label's, smoothing leaves it as it is.
 
     J is (1/n) sum_i a_i l_i + (wd/2) |theta|^2 with class weights, too. ``reduction="mean"`` of PyTorch
-    divides by the sum of w_{y_i} in place of n: that J is this one where the weights are on average 1 over the
-    training rows, which those of scikit-learn's "balanced" are; else its minimum is that of this J with
-    weight decay wd mean_i w_{y_i}.
+    divides by the sum of w_{y_i} in place of n: the same J where the weights are on average 1 over the
+    training rows, as those of scikit-learn's "balanced" are; else it is least where this J is with weight
+    decay wd mean_i w_{y_i}.
 
     References:
         Szegedy et al. (2016), Rethinking the Inception architecture for computer vision.
     """
 
     label: ClassVar[str]
+    task: ClassVar[Task] = CLASSIFICATION
 
     label_smoothing: float = field(
         default=0.0,
@@ -126,6 +132,10 @@ class ClassLoss(Described):
     def plain(self) -> Loss:
         """The loss without weights and smoothing."""
         return cast("Loss", type(self)())
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """Class probabilities (b, classes)."""
+        return cast("Loss", self).probabilities(outputs)
 
     def ignorance(self, targets: Tensor, classes: int) -> float:
         """mean_i m_i log c, in nats."""
@@ -239,6 +249,7 @@ class SquaredError(Described):
     """Mean over the k outputs of (f - y)^2, the loss of ``nn.MSELoss``."""
 
     label = "squared error"
+    task: ClassVar[Task] = REGRESSION
 
     def __str__(self) -> str:
         """What it is called."""
@@ -275,6 +286,10 @@ class SquaredError(Described):
     def divergence(self, reference: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared difference per row."""
         return (outputs - reference).square().mean(-1)
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """The outputs (b, k) themselves."""
+        return outputs
 
     def ignorance(self, targets: Tensor, classes: int) -> float:
         """The variance of the targets, mean over the outputs."""

@@ -46,6 +46,25 @@ def written(loss):
     return weighed
 
 
+def bregman(loss, old, new, y):
+    """(b,): how far the loss of ``new`` lies above its tangent at ``old``."""
+    one, there = written(loss), old.detach()
+    slope = jacobian(lambda z: one(z, y).sum(), there)
+    return one(new, y) - one(there, y) - (slope * (new - there)).sum(1)
+
+
+def ignorance(loss, y, classes):
+    """Mean loss of equal probabilities, or of the mean target."""
+    width = 1 if loss == "binary_cross_entropy" or isinstance(loss, puma.BinaryCrossEntropy) else classes
+    nothing = y.mean(0).expand_as(y) if y.ndim == 2 else torch.zeros(len(y), width).double()
+    return float(written(loss)(nothing, y).mean())
+
+
+def another(y, row, classes):
+    """Some other label of that row: the next class, or a value one higher."""
+    return (int(y[row]) + 1) % classes if y.ndim == 1 else tuple((y[row] + 1).tolist())
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
     """A model with its data, before PUMA Dash has seen them."""

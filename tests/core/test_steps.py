@@ -172,20 +172,6 @@ def test_divergences_are_zero_flat_and_curved_like_the_loss(name):
     torch.testing.assert_close(curvature, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_forgetting_a_regression_is_refused():
-    split = puma.Split(torch.randn(20, 2), torch.randn(20, 1))
-    project = puma.Project(
-        name="r",
-        model=torch.nn.Linear(2, 1),
-        train=split,
-        validation=split,
-        loss="squared_error",
-        weight_decay=0.1,
-    )
-    with pytest.raises(puma.ProjectError, match="classification project for intent"):
-        puma.patch(project, puma.PatchPlan(remove=(1,), intent="forget", steps=2))
-
-
 @pytest.mark.parametrize("trains", [True, False])
 def test_only_steps_that_might_train_are_bounded_by_the_first(moons, trains):
     """A bowl whose minimum is far from where a short first step goes."""

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from puma_dash.core.curvature import CURVATURES, Curvature
 from puma_dash.core.registry import resolve
-from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
@@ -63,7 +62,7 @@ class Reweighted:
         if not len(change.rows):
             return cls(engine, change, strength, change.e)
         train = engine.split("train")
-        room = FORGOTTEN * engine.loss.ignorance(train.targets, len(engine.project.class_names or ()))
+        room = FORGOTTEN * engine.loss.ignorance(train.targets, len(engine.project.classes))
         own = 1.0 if train.weights is None else train.weights[change.rows.to(engine.device)]
         ceiling = engine.losses(change.rows, targets=change.targets) + room * own
         return cls(
@@ -226,12 +225,3 @@ def relinearise(
         theta, value, gradient = theta + length * direction, candidate, ahead
         lengths.append(length)
     return theta, lengths, residual
-
-
-def check_intent(engine: Engine, intent: str) -> None:
-    """Refuses to forget where losses have no scale of their own."""
-    if intent == "forget" and engine.project.train.targets.ndim > 1:
-        raise ProjectError(
-            'expected a classification project for intent="forget", but its targets are real values; '
-            'try intent="unseen".'
-        )
