@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_GROUPS = 30
 """Columns with more values than this, or than half the rows, name no groups."""
-OF_A_TASK = ("reliability", "flips", "confusion", "per_class", "answers")
+OF_A_TASK = ("reliability", "flips", "confusion", "per_class", "residuals", "answers")
 
 
 def compare(

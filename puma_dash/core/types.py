@@ -308,8 +308,8 @@ class Comparison:
     Of classes: ``reliability``: bins of both models; ``flips``: every row with its classes and confidences
     before and after and its kind (``diagnostics["mcnemar_p"]`` is the exact test); ``confusion``: rows of
     each (target, predicted) before and after, without empty cells; ``per_class``: accuracy (recall) of each
-    class. Of values: ``answers``: target and values before and after of every row and output. What does not
-    apply is empty.
+    class. Of values: ``residuals``: how many rows have which residual (value - target) before and after;
+    ``answers``: target and values before and after of every row and output. What does not apply is empty.
     """
 
     split: str
@@ -318,6 +318,7 @@ class Comparison:
     reliability: pd.DataFrame
     flips: pd.DataFrame
     confusion: pd.DataFrame
+    residuals: pd.DataFrame
     answers: pd.DataFrame
     verdicts: pd.DataFrame
     per_class: pd.DataFrame

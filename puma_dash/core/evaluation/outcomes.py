@@ -9,6 +9,7 @@ import numpy as np
 
 from puma_dash.core.evaluation.metrics import per_class
 from puma_dash.core.evaluation.reliability import reliability
+from puma_dash.core.evaluation.residuals import residual_edges
 from puma_dash.core.evaluation.statistics import mcnemar_p, row_draws
 from puma_dash.core.evaluation.verdicts import RESAMPLES, evidence
 
@@ -96,7 +97,22 @@ def of_values(answers: Answers, names: Sequence[str], seed: int) -> Outcome:
         "after": after.ravel(),
     }
     facts = {"closer": int((change < 0).sum()), "further": int((change > 0).sum())}
-    return Outcome({"answers": pd.DataFrame(each)}, verdict, facts)
+    tables = {"residuals": _residuals(answers, names), "answers": pd.DataFrame(each)}
+    return Outcome(tables, verdict, facts)
+
+
+def _residuals(answers: Answers, names: Sequence[str]) -> pd.DataFrame:
+    """Rows by residual before and after, of each output: equal bins about 0, the outermost hold the rest."""
+    import pandas as pd
+
+    tables = []
+    for k, name in enumerate(names):
+        before, after = (values[:, k] - answers.targets[:, k] for values in answers[:2])
+        edges = residual_edges(np.concatenate([before, after]))
+        counts = [np.histogram(np.clip(part, *edges[[0, -1]]), edges)[0] for part in (before, after)]
+        ends = {"low": edges[:-1], "high": edges[1:]}
+        tables.append(pd.DataFrame({"output": name, **ends, "before": counts[0], "after": counts[1]}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _flips(answers: Answers) -> pd.DataFrame:

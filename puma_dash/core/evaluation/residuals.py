@@ -6,6 +6,11 @@ import math
 
 import numpy as np
 
+BINS = 30
+"""Of residuals; even, so that 0 is an edge."""
+SEEN = 0.99
+"""Share of the residuals that the bins reach out to."""
+
 
 def metrics(values: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """RMSE, MAE and R² of values (n, k) against targets (n, k), the mean over the k outputs.
@@ -21,6 +26,12 @@ def metrics(values: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         "mae": float(mean_absolute_error(targets, values)),
         "r2": float(r2_score(targets, values)) if varies else math.nan,
     }
+
+
+def residual_edges(residuals: np.ndarray) -> np.ndarray:
+    """Edges (BINS + 1,) of bins of equal width about 0; what lies beyond belongs to the outermost."""
+    reach = float(np.quantile(np.abs(residuals), SEEN)) or float(np.abs(residuals).max()) or 1.0
+    return np.linspace(-reach, reach, BINS + 1)
 
 
 def per_row(values: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
