@@ -59,7 +59,7 @@ def test_layers(path):
 
 
 BASE = {"types", "registry", "task"}
-DERIVATIVES = BASE | {"objective", "engine", "row_gradients"}
+DERIVATIVES = BASE | {"objective", "engine", "row_gradients", "layers"}
 ORDER = {
     "types": {"task"},
     "task": set(),
@@ -68,7 +68,8 @@ ORDER = {
     "objective": BASE,
     "checks": BASE | {"objective"},
     "engine": BASE | {"objective"},
-    "row_gradients": BASE | {"objective", "engine"},
+    "row_gradients": set(),
+    "layers": BASE | {"objective", "engine", "row_gradients"},
     "training": BASE | {"objective"},
     "curvature": DERIVATIVES | {"curvature"},
     "criteria": DERIVATIVES | {"criteria"},

@@ -36,8 +36,8 @@ def overview_of(
     The arrays of the validation rows are named like those of the training rows, after "validation.".
     """
     train, validation = project.train, project.validation
-    arrays, columns, _ = _of_split(engine, "train")
-    validation_arrays, validation_columns, held_out = _of_split(engine, "validation")
+    arrays, columns, _ = rows_of_split(engine, "train")
+    validation_arrays, validation_columns, held_out = rows_of_split(engine, "validation")
     arrays |= {f"validation.{name}": array for name, array in validation_arrays.items()}
     _, same = np.unique(row_keys(train.inputs, project.model), axis=0, return_inverse=True)
     arrays["same"] = same.ravel().astype(np.int32)  # one number for all rows with the same inputs
@@ -69,7 +69,7 @@ def overview_of(
     return arrays, info
 
 
-def _of_split(engine: Engine, split: str) -> tuple[dict[str, np.ndarray], list[_Column], np.ndarray]:
+def rows_of_split(engine: Engine, split: str) -> tuple[dict[str, np.ndarray], list[_Column], np.ndarray]:
     """Arrays of the rows of a split, what its columns are, and the answers (m, c).
 
     Targets and predictions are class numbers (m,), of a regression values (m, k).

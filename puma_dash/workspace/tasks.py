@@ -36,7 +36,7 @@ from puma_dash.core.unlearning.estimate import patch_estimate
 from puma_dash.workspace import weights
 from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.ledger import Ledger
-from puma_dash.workspace.overview import annotations_digest, overview_of
+from puma_dash.workspace.overview import annotations_digest, overview_of, rows_of_split
 from puma_dash.workspace.provenance import patch_anew, provenance, state, use_threads
 from puma_dash.workspace.records import (
     comparison_arrays,
@@ -280,7 +280,14 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
     if project.test is not None:
         progress(0.4, 1, "Opening the test split")
         compared = comparison.compare(project, made, "test")
-        details["test"] = comparison_record(compared)
+        rows = key("test rows", params["patch"])
+
+        def shown() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+            arrays, columns, _ = rows_of_split(engine_of(project), "test")
+            return {**arrays, **comparison_arrays(compared)}, {"columns": columns}
+
+        _store().fetch(rows, shown)  # in the cache: the ledger holds no copies of rows
+        details["test"] = {**comparison_record(compared), "rows": rows}
         ledger.append("test opened", why="accepting a patch", **common)
     version = ledger.append("accepted", why=params.get("why", ""), details=details, **common).id
     return {"version": version}

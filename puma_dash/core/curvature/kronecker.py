@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from puma_dash.core.row_gradients import Layer, Layout, Recording, under_kernel
+from puma_dash.core.layers import Layer, Layout, Recording, under_kernel
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine

@@ -23,7 +23,8 @@ from torch import Tensor
 from puma_dash.core.curvature.base import Estimate
 from puma_dash.core.curvature.costs import BACKWARD, RECORDED, Costs
 from puma_dash.core.curvature.sampling import curvature_shares, systematic
-from puma_dash.core.row_gradients import ROW_NUMBERS, Layout, Recording, RowGradients
+from puma_dash.core.layers import ROW_NUMBERS, Layout, Recording
+from puma_dash.core.row_gradients import RowGradients
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine

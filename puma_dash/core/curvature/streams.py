@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from puma_dash.core import row_gradients
-from puma_dash.core.row_gradients import Layout, Recording, RowGradients
+from puma_dash.core import layers
+from puma_dash.core.layers import Layout, Recording
+from puma_dash.core.row_gradients import RowGradients
 from puma_dash.core.types import ProjectError, listing
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Stream:
     ) -> None:
         self.engine, self.split, self.message = engine, split, message
         self.loss = engine.loss if loss is None else loss
-        most = row_gradients.ROW_NUMBERS // max(1, len(engine.theta) * parts)
+        most = layers.ROW_NUMBERS // max(1, len(engine.theta) * parts)
         self.chunk = max(1, min(engine.batch_size // parts, most))
         self.layout = Layout.of(engine, self.chunk * parts)
         if self.layout.missing:
