@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Margin,
         MeanSquaredError,
         WorstGroup,
+        WorstGroupError,
     )
     from puma_dash.core.curvature import CURVATURES, EKFAC, KFAC, ConjugateGradient, Dense, Estimate, LiSSA
     from puma_dash.core.demos import DEMOS
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from puma_dash.core.evaluation.trust import Decomposition, decompose
     from puma_dash.core.first_order import curve_by_rows, predicted_change
     from puma_dash.core.forecasting import forecast
-    from puma_dash.core.objective import LOSSES
+    from puma_dash.core.objective import LOSSES, BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
     from puma_dash.core.plan import PatchPlan
     from puma_dash.core.training import AdamRecipe
     from puma_dash.core.types import (
@@ -66,6 +67,7 @@ _HOMES = {
         "Margin",
         "MeanSquaredError",
         "WorstGroup",
+        "WorstGroupError",
     ),
     "puma_dash.core.curvature": (
         "CURVATURES",
@@ -82,7 +84,12 @@ _HOMES = {
     "puma_dash.core.forecasting": ("forecast",),
     "puma_dash.core.evaluation.health": ("Finding", "health"),
     "puma_dash.core.evaluation.trust": ("Decomposition", "decompose"),
-    "puma_dash.core.objective": ("LOSSES",),
+    "puma_dash.core.objective": (
+        "LOSSES",
+        "BinaryCrossEntropy",
+        "SoftmaxCrossEntropy",
+        "SquaredError",
+    ),
     "puma_dash.core.training": ("AdamRecipe",),
     "puma_dash.core.plan": ("PatchPlan",),
     "puma_dash.core.types": (
@@ -116,6 +123,7 @@ __all__ = [
     "VALUATIONS",
     "AdamRecipe",
     "Adversarial",
+    "BinaryCrossEntropy",
     "Brier",
     "Calibration",
     "Cancelled",
@@ -142,9 +150,12 @@ __all__ = [
     "Retrain",
     "Selection",
     "SelfInfluence",
+    "SoftmaxCrossEntropy",
     "Split",
+    "SquaredError",
     "Valuation",
     "WorstGroup",
+    "WorstGroupError",
     "__version__",
     "apply",
     "compare",

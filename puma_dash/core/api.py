@@ -27,7 +27,7 @@ from puma_dash.core.types import (
     Valuation,
 )
 from puma_dash.core.unlearning import resolve_unlearner
-from puma_dash.core.unlearning.base import check_plan_for
+from puma_dash.core.unlearning.base import check_plan_for, relabelled
 from puma_dash.core.valuation import resolve_valuation
 
 
@@ -93,7 +93,7 @@ def _told(error: BaseException) -> str:
 def value(
     project: Project,
     method: str | Any = "psi",
-    criterion: str | Criterion = "cross_entropy",
+    criterion: str | Criterion | None = None,
     *,
     curvature: str | Curvature = "auto",
     parameters: str = "all",
@@ -106,7 +106,8 @@ def value(
     Args:
         project: model and data.
         method: a key of ``VALUATIONS`` or an instance; "psi" is the influence on ``criterion``.
-        criterion: a key of ``CRITERIA`` or an instance; lower is better.
+        criterion: a key of ``CRITERIA`` or an instance; lower is better. None is "cross_entropy", and for a
+            regression "squared_error".
         curvature: a key of ``CURVATURES`` or an instance, used by methods that solve.
         parameters: which take part: "all", "last" (the last layer) or a pattern of names ("blocks.3.*").
         device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.
@@ -120,7 +121,7 @@ def value(
         apart as ``factor_seconds``.
     """
     engine = engine_of(project, device, progress, cancel, parameters)
-    chosen, target = resolve_valuation(method), resolve_criterion(criterion)
+    chosen, target = resolve_valuation(method), resolve_criterion(criterion or project.task.criterion)
     start = time.perf_counter()
     scores, facts = chosen(engine, target, curvature)
     return Valuation(
@@ -239,11 +240,9 @@ def apply(project: Project, patch: Patch) -> Project:
             f"expected a patch at strength 1 to go on from, but it relabels at strength {patch.strength:g}, "
             "which leaves rows between two labels; try a larger tolerance, or fewer relabels."
         )
-    targets = project.train.targets.clone()
-    for row, label in patch.plan.relabel.items():
-        targets[row] = label
     full = torch.as_tensor(patch.weights)
     own = torch.ones_like(full) if project.train.weights is None else project.train.weights.to(full)
     weights = (own + patch.strength * (full - own)).clamp_min(0)
+    targets = relabelled(project.train.targets, patch.plan.relabel)
     train = dataclasses.replace(project.train, targets=targets, weights=weights)
     return dataclasses.replace(project, model=patch.model, train=train)

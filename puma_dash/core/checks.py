@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from puma_dash.core.objective import PROBE_ROWS, BinaryCrossEntropy, SquaredError, as_model_input
+from puma_dash.core.objective import PROBE_ROWS, BinaryCrossEntropy, ClassLoss, as_model_input
+from puma_dash.core.task import REGRESSION
 from puma_dash.core.types import SPLITS, ProjectError, listing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from puma_dash.core.types import Project, Split
 
 
@@ -36,9 +35,11 @@ def check_project(project: Project) -> tuple[tuple[str, ...], dict[str, Split]]:
         _check_rows(split, name)
     width = {name: _check_model(project.model, split, name) for name, split in splits.items()}["train"]
     names = project.class_names
-    if isinstance(project.loss, SquaredError):
-        _check_values(splits, width)
-        return names or tuple(f"output {k}" for k in range(width)), splits
+    if project.task is REGRESSION:
+        if names is not None and len(names) != width:
+            raise ProjectError(f"expected {width} class names, one per output, but got {len(names)}.")
+        names = names or tuple(f"output {k}" for k in range(width))
+        return names, {name: _with_values(split, name, width) for name, split in splits.items()}
     if isinstance(project.loss, BinaryCrossEntropy):
         if width != 1:
             raise ProjectError(
@@ -55,6 +56,9 @@ def check_project(project: Project) -> tuple[tuple[str, ...], dict[str, Split]]:
             )
     if names is not None and len(names) != classes:
         raise ProjectError(f"expected {classes} class names, one per class, but got {len(names)}.")
+    weights = project.loss.class_weights if isinstance(project.loss, ClassLoss) else None
+    if weights is not None and len(weights) != classes:
+        raise ProjectError(f"expected {classes} class_weights, one per class, but got {len(weights)}.")
     names = names or tuple(str(k) for k in range(classes))
     return names, {name: _with_labels(split, name, names) for name, split in splits.items()}
 
@@ -132,13 +136,16 @@ def _check_model(model: nn.Module, split: Split, name: str) -> int:
     return int(first.shape[1])
 
 
-def _check_values(splits: Mapping[str, Split], width: int) -> None:
-    for name, split in splits.items():
-        if tuple(split.targets.shape[1:]) != (width,):
-            raise ProjectError(
-                f"expected {name} targets of shape (n, {width}) like the outputs, "
-                f"but got {tuple(split.targets.shape)}."
-            )
+def _with_values(split: Split, name: str, width: int) -> Split:
+    targets = split.targets if split.targets.ndim > 1 else split.targets[:, None]
+    if tuple(targets.shape[1:]) != (width,):
+        raise ProjectError(
+            f"expected {name} targets of shape (n, {width}) like the outputs, "
+            f"but got {tuple(split.targets.shape)}."
+        )
+    if targets.is_complex():
+        raise ProjectError(f"expected real {name} targets, but got {targets.dtype}.")
+    return replace(split, targets=targets if targets.is_floating_point() else targets.double())
 
 
 def _with_labels(split: Split, name: str, names: tuple[str, ...]) -> Split:

@@ -10,7 +10,7 @@ from puma_dash.core.curvature import forms, sample_space
 from puma_dash.core.curvature.sample_space import Draw, gradients, preconditioner, sample_gram, sample_inverse
 from puma_dash.core.engine import Engine
 
-from .cases import CASES, LOSS, Reference, case, mlp
+from .cases import CASES, Reference, case, mlp, written
 
 D = 0.07
 
@@ -60,7 +60,7 @@ def test_drawn_gradients_are_weighted_columns(made):
     z, jacobians = reference.outputs(reference.x).detach(), reference.jacobians(reference.x)
     for i in draw.rows.unique():
         y = reference.y[i : i + 1]
-        h = reference.a[i] * hessian(lambda row, y=y: LOSS[reference.case.loss](row[None], y)[0], z[i])
+        h = reference.a[i] * hessian(lambda row, y=y: written(reference.case.loss)(row[None], y)[0], z[i])
         own = draw.rows == i
         root = torch.linalg.lstsq(jacobians[i].T, rows.dense()[own].T).solution  # (c, s)
         scaled = root * (engine.n / draw.inverse[own]).sqrt()

@@ -112,13 +112,13 @@ def _probing(engine: Engine, damping: float) -> Curvature:
 
 def _loss(engine: Engine, theta: Tensor | None = None) -> float:
     rows = engine.split("validation")
-    return float(engine.loss(engine.outputs(rows, theta), rows.targets).double().mean())
+    return float(engine.loss.plain(engine.outputs(rows, theta), rows.targets).double().mean())
 
 
 def _validation_loss(engine: Engine) -> tuple[float, Tensor]:
     rows = engine.split("validation")
     outputs = engine.outputs(rows).requires_grad_()
-    (cotangents,) = torch.autograd.grad(engine.loss(outputs, rows.targets).mean(), outputs)
+    (cotangents,) = torch.autograd.grad(engine.loss.plain(outputs, rows.targets).mean(), outputs)
     return _loss(engine), engine.pullback(rows, cotangents)
 
 

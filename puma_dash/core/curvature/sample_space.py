@@ -201,9 +201,9 @@ def gradients(engine: Engine, count: int) -> tuple[RowGradients, Layout]:
         columns, scale = engine.to(draw.columns), engine.to((draw.inverse / engine.n).sqrt())
 
         def record(part: slice) -> RowGradients:
-            inputs, base = engine.training_inputs(draw.rows[part])
+            inputs, targets, base = engine.training_rows(draw.rows[part])
             recording = Recording(engine, inputs, layout.layers)
-            roots = engine.loss.root_columns(recording.outputs.detach(), columns[part])
+            roots = engine.loss.root_columns(recording.outputs.detach(), targets, columns[part])
             return recording.gradients(roots * (scale[part] * base.sqrt())[:, None], layout.rest)
 
         engine.memo[key] = RowGradients.join(engine.over(len(draw.rows), record)), layout

@@ -15,6 +15,7 @@ from puma_dash.core.types import ProjectError, listing
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
+    from puma_dash.core.objective import Loss
     from puma_dash.core.types import Split
 
 T = TypeVar("T")
@@ -28,15 +29,22 @@ class Stream:
         split: in the engine's type; its weights a_i, where there are any, weigh the gradients.
         parts: how many gradients of each row are held at a time.
         message: for progress.
+        loss: of the rows; by default the training loss.
 
     Raises:
         ProjectError: some parameters have no gradients by row.
     """
 
     def __init__(
-        self, engine: Engine, split: Split, parts: int = 1, message: str = "Gradients by row"
+        self,
+        engine: Engine,
+        split: Split,
+        parts: int = 1,
+        message: str = "Gradients by row",
+        loss: Loss | None = None,
     ) -> None:
         self.engine, self.split, self.message = engine, split, message
+        self.loss = engine.loss if loss is None else loss
         most = layers.ROW_NUMBERS // max(1, len(engine.theta) * parts)
         self.chunk = max(1, min(engine.batch_size // parts, most))
         self.layout = Layout.of(engine, self.chunk * parts)
@@ -67,7 +75,7 @@ class Stream:
 
     def slopes(self, outputs: Tensor, part: slice) -> Tensor:
         """a_i times the gradient of l_i in the outputs (m, c)."""
-        return slopes(self.engine, self.split, outputs, part)
+        return slopes(self.loss, self.split, outputs, part)
 
     def weighted(self, values: Tensor, part: slice) -> Tensor:
         """a_i times ``values`` (m, ...)."""
@@ -79,10 +87,10 @@ class Stream:
         return self.pulled(recording, self.slopes(recording.outputs, part))
 
 
-def slopes(engine: Engine, split: Split, outputs: Tensor, part: slice = slice(None)) -> Tensor:
+def slopes(loss: Loss, split: Split, outputs: Tensor, part: slice = slice(None)) -> Tensor:
     """a_i times the gradient of l_i in the ``outputs`` (m, c) of the rows ``part`` of ``split``."""
     leaf = outputs.detach().requires_grad_()
-    (found,) = torch.autograd.grad(engine.loss(leaf, split.targets[part]).sum(), leaf)
+    (found,) = torch.autograd.grad(loss(leaf, split.targets[part]).sum(), leaf)
     return weighted(split, found, part)
 
 
