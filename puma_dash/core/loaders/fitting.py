@@ -1,0 +1,181 @@
+"""Named tensors into a network: by name, else by order where only the names differ, else told by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, permutations
+
+from torch import Tensor, nn
+
+from puma_dash.core.loaders.weights import Weights
+from puma_dash.core.types import ProjectError
+
+COUNTER = "num_batches_tracked"
+"""A buffer of batch norm that old files lack and that says nothing in eval mode."""
+MOST_GROUPS = 6
+"""Groups of names of which every order is tried."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What a file holds of one layer: the tensors whose names begin alike."""
+
+    name: str
+    tensors: dict[str, Tensor]
+
+
+def layers_of(tensors: Mapping[str, Tensor]) -> list[Layer]:
+    """The layers in the order in which they come first."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, part = key.rpartition(".")
+        if part != COUNTER:
+            found.setdefault(name, {})[part] = value
+    return [Layer(name, parts) for name, parts in found.items()]
+
+
+def orders(weights: Weights, order: Sequence[str] | None) -> Iterator[list[Layer]]:
+    """The orders that the layers may have in the network, each once.
+
+    The one given, else that of the file; a file that sorts its names leaves every order of the groups of
+    names (conv1, conv2, fc1 are two), with the numbers ascending inside each group, and that of the numbers.
+
+    Raises:
+        ProjectError: ``order`` does not name each layer once.
+    """
+    layers = layers_of(weights.tensors)
+    if order is not None:
+        named = {layer.name: layer for layer in layers}
+        if sorted(map(str, order)) != sorted(named):
+            raise ProjectError(
+                f"expected order to name each layer once ({', '.join(named)}), "
+                f"but got {', '.join(map(str, order))}."
+            )
+        yield [named[name] for name in order]
+        return
+    if weights.ordered:
+        yield layers
+        return
+    by_name = sorted(layers, key=lambda layer: _natural(layer.name))
+    groups = [list(group) for _, group in groupby(by_name, key=lambda layer: _stem(layer.name))]
+    by_number = sorted(layers, key=lambda layer: _numbers(layer.name))
+    tried: set[tuple[str, ...]] = set()
+    arranged = permutations(groups) if len(groups) <= MOST_GROUPS else [groups]
+    for candidate in [*([layer for group in each for layer in group] for each in arranged), by_number]:
+        names = tuple(layer.name for layer in candidate)
+        if names not in tried:
+            tried.add(names)
+            yield candidate
+
+
+def _stem(name: str) -> str:
+    """The first name without its number: conv of conv1, features of features.3."""
+    return re.split(r"\d|\.", name, maxsplit=1)[0]
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", name)]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts fc10 after fc9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def fit(weights: Weights, model: nn.Module, order: Sequence[str] | None) -> tuple[str, ...]:
+    """Puts the tensors into ``model``, built or on the meta device, and returns notes on what was assumed.
+
+    Raises:
+        ProjectError: they do not fit; the message names what is missing, unexpected or of another shape.
+    """
+    wanted = model.state_dict()
+    renamed, notes = _renamed(weights, wanted, order)
+    _check(renamed, wanted)
+    full = {
+        name: renamed.get(name, value.new_zeros(value.shape, device="cpu")) for name, value in wanted.items()
+    }
+    built = not any(value.is_meta for value in wanted.values())
+    model.load_state_dict(full, assign=not built)  # a built one keeps its types and what it ties together
+    return notes
+
+
+def _renamed(
+    weights: Weights, wanted: Mapping[str, Tensor], order: Sequence[str] | None
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors under the names of the network, where these can be told, else as they are."""
+    given = weights.tensors
+    if order is None:
+        if _same_names(given, wanted):
+            return given, ()
+        prefix = next(iter(given)).partition(".")[0] + "."
+        shorter = {name.removeprefix(prefix): value for name, value in given.items()}
+        if all(name.startswith(prefix) for name in given) and _same_names(shorter, wanted):
+            return shorter, (f"The prefix {prefix!r} of every name is left out.",)
+    target = layers_of(wanted)
+    fitting = [found for found in orders(weights, order) if _alike(found, target)]
+    if not fitting:
+        return given, ()
+    if len(fitting) > 1:
+        raise ProjectError(
+            "expected names that tell the order of the layers, but several orders of "
+            f"{', '.join(layer.name for layer in fitting[0])} fit; try order = "
+            f"{[layer.name for layer in fitting[0]]} in the [model] table, in the order of the network."
+        )
+    pairs = list(zip(fitting[0], target, strict=True))
+    note = "Layers matched by order: " + ", ".join(f"{got.name} to {to.name}" for got, to in pairs) + "."
+    return {
+        f"{to.name}.{part}".removeprefix("."): value
+        for got, to in pairs
+        for part, value in got.tensors.items()
+    }, (note,)
+
+
+def _same_names(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    return {name for name in given if not _counts(name)} == {name for name in wanted if not _counts(name)}
+
+
+def _counts(name: str) -> bool:
+    return name.rpartition(".")[2] == COUNTER
+
+
+def _alike(found: Sequence[Layer], target: Sequence[Layer]) -> bool:
+    """Whether layer after layer has the same parts of the same shapes."""
+    shapes = [
+        [{part: v.shape for part, v in layer.tensors.items()} for layer in side] for side in (found, target)
+    ]
+    return shapes[0] == shapes[1]
+
+
+def _check(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Tells every name that is missing, unexpected or of another shape, the first eight of each."""
+    missing = [name for name in wanted if name not in given and not _counts(name)]
+    unexpected = [name for name in given if name not in wanted and not _counts(name)]
+    shapes = [
+        f"{name} is {_shape(given[name])}, not {_shape(wanted[name])}"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    faults = [
+        f"{what} {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
+        for what, names in (("missing:", missing), ("unexpected:", unexpected), ("shapes:", shapes))
+        if names
+    ]
+    if faults:
+        raise ProjectError(
+            "expected weights for the network of the [model] table, but they do not fit "
+            f"({'; '.join(faults)}); try other sizes there, or leave the table empty "
+            "to have a plain network inferred."
+        )
+    whole = [name for name in wanted if wanted[name].is_floating_point() and name in given]
+    whole = [name for name in whole if not given[name].is_floating_point()]
+    if whole:
+        raise ProjectError(
+            f"expected floating-point weights, but {whole[0]} is {given[whole[0]].dtype}; "
+            "try the weights before quantisation."
+        )
+
+
+def _shape(value: Tensor) -> str:
+    return "x".join(map(str, value.shape)) or "a single number"
