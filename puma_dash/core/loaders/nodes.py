@@ -31,11 +31,26 @@ sym_size sym_numel arange full zeros ones full_like zeros_like ones_like scalar_
 OPERATORS = frozenset(OPERATOR_NAMES.split())
 ASSERTIONS = ("_assert_", "sym_constrain_range")
 """Operators that only check the sizes and types of the export: left out, since types may change here."""
+LARGEST_NUMBER = 2**62
+
+
+def _of_numbers(call: Callable[..., Any]) -> Callable[..., Any]:
+    """``call`` for plain numbers only: of lists and ever larger numbers it could make more than memory holds."""
+
+    def checked(*values: Any) -> Any:
+        if not all(isinstance(value, int | float) and abs(value) < LARGEST_NUMBER for value in values):
+            raise ValueError("a size is no number, or too large")
+        return call(*values)
+
+    return checked
+
+
 NUMBERS: dict[str, Callable[..., Any]] = {
-    f"_operator.{name}": getattr(operator, name)
-    for name in ("getitem", "add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "eq", "ge", "le")
+    f"_operator.{name}": _of_numbers(getattr(operator, name))
+    for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "eq", "ge", "le", "gt", "lt")
 }
 """What may be computed of sizes."""
+NUMBERS["_operator.getitem"] = operator.getitem
 TYPES = {
     1: torch.uint8,
     2: torch.int8,
@@ -80,9 +95,7 @@ class Node:
 
 def read_node(node: Mapping[str, Any], path: Path) -> Node | None:
     """The call that ``node`` describes; None for an assertion."""
-    target: str = node["target"].replace(
-        "aten.detach_.", "aten.detach."
-    )  # of a constant, as export writes it
+    target = node["target"].replace("aten.detach_.", "aten.detach.")  # what export does to constants
     name = target.removeprefix("torch.ops.aten.")
     base, _, overload = name.partition(".")
     if base.startswith(ASSERTIONS):
@@ -93,12 +106,12 @@ def read_node(node: Mapping[str, Any], path: Path) -> Node | None:
             f"expected operators that networks are made of in {path.name}, but it calls {target[:80]}; try "
             "naming the architecture, or a factory."
         )
-    call = getattr(getattr(torch.ops.aten, base), overload) if known else NUMBERS[target]
+    call: Any = getattr(getattr(torch.ops.aten, base), overload) if known else NUMBERS[target]
     training = [entry for entry in node["inputs"] if entry["name"] in ("train", "training")]
     if (known and call._schema.is_mutable) or any(entry["arg"].get("as_bool") for entry in training):
         raise ProjectError(
-            f"expected a program that only computes outputs in {path.name}, but {target} runs as in train mode; "
-            "try exporting model.eval()."
+            f"expected a program that only computes outputs in {path.name}, but {target} runs as in train "
+            "mode; try exporting model.eval()."
         )
     args, kwargs = [], {}
     for argument in node["inputs"]:
