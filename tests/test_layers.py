@@ -64,6 +64,7 @@ ORDER = {
     "types": set(),
     "registry": {"types"},
     "first_order": {"types"},
+    "architectures": BASE | {"architectures"},
     "objective": BASE,
     "checks": BASE | {"objective"},
     "engine": BASE | {"objective"},

@@ -17,8 +17,8 @@ from puma_dash.core.loaders.fitting import Layer
 from puma_dash.core.types import ProjectError
 
 PARTS = {"weight", "bias", "running_mean", "running_var"}
-KINDS = {1: "norm", 2: "linear", 4: "convolution"}
-"""What a layer is, by the dimensions of its weight."""
+KINDS = {2: "linear", 4: "convolution"}
+"""What a layer without running statistics is, by the dimensions of its weight."""
 BRANCHES = ("downsample", "shortcut", "skip")
 ELSEWHERE = 'try architecture = "resnet18" or the like, a factory, or torch.export'
 
@@ -69,8 +69,14 @@ def chain(layers: Sequence[Layer], shape: tuple[int, ...]) -> list[Step]:
             f"expected no convolution behind a Linear layer, but the order is {_named(layers)}; "
             "try order = the names in the order of the network in the [model] table."
         )
+    if ("norm", "norm") in pairwise(kinds):
+        raise ProjectError(
+            f"expected each BatchNorm behind a layer of its own, but the order is {_named(layers)}; "
+            "try order = the names in the order of the network in the [model] table."
+        )
     images = "convolution" in kinds
-    steps = [_step(layers[0], kinds[0], _entering(layers[0], kinds[0], shape, images), "a row of inputs")]
+    entering = math.prod(shape) if not images else shape[0] if len(shape) == 3 else 1
+    steps = [_step(layers[0], kinds[0], entering, "a row of inputs")]
     for layer, kind in zip(layers[1:], kinds[1:], strict=True):
         step = steps[-1]
         flattens = kind == "linear" and images and not any(s.kind == "linear" for s in steps)
@@ -81,7 +87,7 @@ def chain(layers: Sequence[Layer], shape: tuple[int, ...]) -> list[Step]:
 
 def _kind(layer: Layer) -> str:
     """What the layer is, by the names and shapes of its parts."""
-    parts, name = layer.tensors, layer.name or "the only layer"
+    parts, name = layer.tensors, layer.name or "the top level"
     unknown = set(parts) - PARTS
     if unknown or any(branch in name for branch in BRANCHES):
         what = "a branch around layers" if not unknown else f"{', '.join(sorted(unknown))}"
@@ -96,7 +102,7 @@ def _kind(layer: Layer) -> str:
     if {"running_mean", "running_var"} <= set(parts):
         kind, size = "norm", parts["running_mean"].numel()
         fits = len(parts) in (2, 4) and all(value.shape == (size,) for value in parts.values())
-    elif "weight" in parts and parts["weight"].ndim in (2, 4):
+    elif "weight" in parts and parts["weight"].ndim in KINDS:
         kind, size = KINDS[parts["weight"].ndim], len(parts["weight"])
         fits = set(parts) <= {"weight", "bias"} and ("bias" not in parts or parts["bias"].shape == (size,))
     else:
@@ -111,13 +117,6 @@ def _kind(layer: Layer) -> str:
             f"expected the parts of a layer to fit together, but {name} has {shapes}; try saving it again."
         )
     return kind
-
-
-def _entering(layer: Layer, kind: str, shape: tuple[int, ...], images: bool) -> int:
-    """Features or channels of one row of inputs."""
-    if not images:
-        return math.prod(shape)
-    return shape[0] if len(shape) == 3 else 1
 
 
 def _step(layer: Layer, kind: str, before: int, source: str, flattens: bool = False) -> Step:
@@ -174,4 +173,4 @@ def _gap(one: str, other: str) -> int | None:
 
 
 def _named(layers: Sequence[Layer]) -> str:
-    return ", ".join(layer.name or "the only layer" for layer in layers)
+    return ", ".join(layer.name or "the top level" for layer in layers)

@@ -65,6 +65,10 @@ class Exported(nn.Module):
                 home.register_parameter(last, nn.Parameter(value, requires_grad=value.requires_grad))
             else:
                 home.register_buffer(last, value, persistent=name not in program.constants)
+        shared: dict[int, nn.Parameter] = {}
+        for name, value in program.parameters.items():  # what was one tensor stays one
+            home, last = self._home(name)
+            setattr(home, last, shared.setdefault(id(value), home.get_parameter(last)))
         if not any(parameter.requires_grad for parameter in self.parameters()):
             self.requires_grad_(True)  # exported for inference
 

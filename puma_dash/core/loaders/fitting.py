@@ -14,7 +14,7 @@ from puma_dash.core.types import ProjectError
 
 COUNTER = "num_batches_tracked"
 """A buffer of batch norm that old files lack and that says nothing in eval mode."""
-MOST_GROUPS = 6
+MOST_GROUPS = 5
 """Groups of names of which every order is tried."""
 
 
@@ -39,8 +39,9 @@ def layers_of(tensors: Mapping[str, Tensor]) -> list[Layer]:
 def orders(weights: Weights, order: Sequence[str] | None) -> Iterator[list[Layer]]:
     """The orders that the layers may have in the network, each once.
 
-    The one given, else that of the file; a file that sorts its names leaves every order of the groups of
-    names (conv1, conv2, fc1 are two), with the numbers ascending inside each group, and that of the numbers.
+    The one given, else that of the file. A file that sorts its names leaves the orders of the groups of names
+    (conv1, conv2, bn1, fc1 are three), ascending inside each group, with neighbouring groups one after the
+    other or in turns by number (conv1, bn1, conv2); those with convolutions first come first.
 
     Raises:
         ProjectError: ``order`` does not name each layer once.
@@ -60,14 +61,24 @@ def orders(weights: Weights, order: Sequence[str] | None) -> Iterator[list[Layer
         return
     by_name = sorted(layers, key=lambda layer: _natural(layer.name))
     groups = [list(group) for _, group in groupby(by_name, key=lambda layer: _stem(layer.name))]
-    by_number = sorted(layers, key=lambda layer: _numbers(layer.name))
+    groups.sort(key=lambda group: all(v.ndim < 4 for layer in group for v in layer.tensors.values()))
     tried: set[tuple[str, ...]] = set()
-    arranged = permutations(groups) if len(groups) <= MOST_GROUPS else [groups]
-    for candidate in [*([layer for group in each for layer in group] for each in arranged), by_number]:
-        names = tuple(layer.name for layer in candidate)
-        if names not in tried:
-            tried.add(names)
-            yield candidate
+    for arranged in permutations(groups) if len(groups) <= MOST_GROUPS else [tuple(groups)]:
+        for runs in _runs(arranged):
+            found = [layer for run in runs for layer in sorted(run, key=lambda layer: _numbers(layer.name))]
+            names = tuple(layer.name for layer in found)
+            if names not in tried:
+                tried.add(names)
+                yield found
+
+
+def _runs(groups: Sequence[list[Layer]]) -> Iterator[list[list[Layer]]]:
+    """All ways to join neighbours among the groups."""
+    if not groups:
+        yield []
+    for end in range(1, len(groups) + 1):
+        for rest in _runs(groups[end:]):
+            yield [[layer for group in groups[:end] for layer in group], *rest]
 
 
 def _stem(name: str) -> str:

@@ -35,7 +35,7 @@ LARGEST_NUMBER = 2**62
 
 
 def _of_numbers(call: Callable[..., Any]) -> Callable[..., Any]:
-    """``call`` for plain numbers only: of lists and ever larger numbers it could make more than memory holds."""
+    """``call`` for plain numbers only: of lists or ever larger ones it could make more than memory holds."""
 
     def checked(*values: Any) -> Any:
         if not all(isinstance(value, int | float) and abs(value) < LARGEST_NUMBER for value in values):

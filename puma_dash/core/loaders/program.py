@@ -104,7 +104,8 @@ def _read(path: Path, archive: zipfile.ZipFile, files: Mapping[str, str]) -> Pro
                     f"expected plain tensors in {path.name}, but {name} is missing or pickled, and pickles "
                     f"run code; {REEXPORT}."
                 )
-            parts[kind][name] = held
+            saved = value.get("persistent", True)
+            parts[kind if saved else "tensor_constant"][name] = held
             names[value["arg"]["name"]] = name
         else:
             taken.append(value["arg"]["as_tensor"]["name"] if kind == "user_input" else kind)
@@ -145,11 +146,18 @@ def _bytes(value: Tensor) -> bytes:
 def _tensors(
     path: Path, archive: zipfile.ZipFile, files: Mapping[str, str], config: str
 ) -> dict[str, Tensor]:
-    """The tensors of which ``config`` says how they lie in the archive; not those that are pickled."""
+    """The tensors of which ``config`` says how they lie in the archive; not those that are pickled.
+
+    What lies there once and has two names is one tensor.
+    """
     found: dict[str, Tensor] = {}
+    known: dict[str, Tensor] = {}
     for name, entry in json.loads(archive.read(files[config]))["config"].items():
         meta = entry["tensor_meta"]
         if entry["use_pickle"] or meta is None:
+            continue
+        if (told := json.dumps(entry)) in known:
+            found[name] = known[told]
             continue
         sizes, strides = ([int(size["as_int"]) for size in meta[part]] for part in ("sizes", "strides"))
         data = archive.read(files[f"{config.rpartition('/')[0]}/{entry['path_name']}"])
@@ -162,5 +170,5 @@ def _tensors(
         flat = torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
         offset = int(meta["storage_offset"]["as_int"])
         value = torch.as_strided(flat, sizes, strides, offset).clone(memory_format=torch.contiguous_format)
-        found[name] = value.requires_grad_(bool(meta["requires_grad"]))
+        found[name] = known[told] = value.requires_grad_(bool(meta["requires_grad"]))
     return found
