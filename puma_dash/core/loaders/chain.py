@@ -90,9 +90,9 @@ def _kind(layer: Layer) -> str:
     parts, name = layer.tensors, layer.name or "the top level"
     unknown = set(parts) - PARTS
     if unknown or any(branch in name for branch in BRANCHES):
-        what = "a branch around layers" if not unknown else f"{', '.join(sorted(unknown))}"
+        what = f"has {', '.join(sorted(unknown))}" if unknown else "is a branch beside others"
         raise ProjectError(
-            f"expected Linear, Conv2d and BatchNorm layers in one row, but {name} has {what}; {ELSEWHERE}."
+            f"expected Linear, Conv2d and BatchNorm layers in one row, but {name} {what}; {ELSEWHERE}."
         )
     if not all(value.is_floating_point() for value in parts.values()):
         raise ProjectError(

@@ -61,7 +61,7 @@ def read_model(weights: Path, settings: Mapping[str, Any], inputs: Tensor, outpu
             ".pkl": "skops.io.dump or safetensors: unpickling runs code",
             ".joblib": "skops.io.dump: unpickling runs code",
             ".onnx": "torch.export.save",
-        }.get(weights.suffix, "naming it after what it is")
+        }.get(weights.suffix, "renaming it, if it is one of them")
         raise ProjectError(
             f"expected a weight file ({', '.join(SUFFIXES)}), but got {weights.name}; try {hint}."
         )

@@ -7,6 +7,7 @@ that nothing but the few estimators below is ever made out of one.
 from __future__ import annotations
 
 import json
+import reprlib
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -92,7 +93,7 @@ def read_estimator(
         kernels, hidden = _logistic(last) if kinds[-1] == "LogisticRegression" else _perceptron(last)
         order = _order(last, classes, outputs)
         layers = [_scaler(step, kernels[0][0].dtype) for step in scalers]
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
         if isinstance(error, ProjectError):
             raise
         raise ProjectError(
@@ -112,7 +113,7 @@ def _loaded(path: Path) -> Any:
     import skops.io
 
     check_file(path)
-    with open_archive(path, stored=False, most=LARGEST_FILE) as archive:
+    with open_archive(path, LARGEST_FILE) as archive:
         if (
             "schema.json" not in archive.namelist()
             or archive.getinfo("schema.json").file_size > LARGEST_SCHEMA
@@ -190,7 +191,7 @@ def _perceptron(model: Any) -> tuple[Kernels, type[nn.Module]]:
 def _numbers(array: Any, dimensions: int) -> Tensor:
     """A tensor of finite real numbers."""
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.ndim != dimensions:
-        raise ValueError(f"weights of {dimensions} dimensions are due, not {type(array).__name__}")
+        raise ValueError(f"numbers of {dimensions} dimensions are due, not {reprlib.repr(array)}")
     if not np.isfinite(array).all():
         raise ValueError("weights are NaN or infinite")
     return torch.tensor(array.astype(np.result_type(array.dtype, np.float32)))
@@ -211,12 +212,9 @@ def _order(model: Any, classes: Sequence[Any] | None, outputs: int) -> list[int]
     own = [str(label) for label in np.asarray(model.classes_).tolist()]
     wanted = [str(label) for label in (range(max(outputs, 2)) if classes is None else classes)]
     if len(set(own)) != len(own) or sorted(own) != sorted(wanted):
-        told = (
-            "classes" if classes is not None else "the labels 0, 1, 2, ..., or classes in the [model] table"
-        )
         raise ProjectError(
-            f"expected {told} to be those of the estimator, {', '.join(own[:20])}, but got "
-            f"{', '.join(wanted[:20])}; try classes = {own[:20]}, in the order of the project's labels."
+            f"expected the labels {', '.join(wanted[:20])}, as the project has them, but the estimator knows "
+            f"{', '.join(own[:20])}; try classes = {own[:20]} in the [model] table, in the project's order."
         )
     return [own.index(label) for label in wanted]
 

@@ -53,7 +53,7 @@ class Exported(nn.Module):
     def __init__(self, program: Program) -> None:
         super().__init__()
         self.names, self.input, self.output = program.names, program.input, program.output
-        self.digest = program.digest
+        self.sizes, self.digest = program.sizes, program.digest
         layers: dict[str, nn.Module] = {}
         self.nodes = tuple(_as_layer(node, program, layers) for node in program.nodes)
         for name, value in program.tensors.items():
@@ -107,8 +107,15 @@ class Exported(nn.Module):
         """Runs the program without numbers, so that absurd sizes are found before they take memory.
 
         Raises:
-            ProjectError: a value is too large.
+            ProjectError: ``x`` has not the shape that the program takes, or a value is too large.
         """
+        given, fixed = tuple(x.shape[1:]), self.sizes[1:]
+        if len(given) != len(fixed) or any(f not in (None, g) for f, g in zip(fixed, given, strict=True)):
+            told = ", ".join("any" if size is None else str(size) for size in fixed)
+            raise ProjectError(
+                f"expected rows of shape ({told}) as the program takes them, but got {given}; "
+                "try reshaping the inputs, or exporting the model for these."
+            )
         tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         functional_call(self, {name: value.to("meta") for name, value in tensors.items()}, (x.to("meta"),))
 

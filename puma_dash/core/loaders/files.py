@@ -45,16 +45,15 @@ def check_size(size: int, path: Path, verb: str, most: int | None = None) -> Non
     if size > most:
         raise ProjectError(
             f"expected a weight file of at most {most / 2**30:.3g} GiB, but {path.name} {verb} "
-            f"{size / 2**30:.4g} GiB; try 16-bit weights, or weights without the optimizer's state."
+            f"{size / 2**30:.4g} GiB; try 16-bit weights, or a file without anything else."
         )
 
 
-def open_archive(path: Path, *, stored: bool, most: int | None = None) -> zipfile.ZipFile:
+def open_archive(path: Path, most: int | None = None) -> zipfile.ZipFile:
     """The zip archive at ``path``, checked against what it says it unpacks to.
 
     Args:
         path: the file.
-        stored: whether its records must lie in it uncompressed, as PyTorch writes them.
         most: bytes that it may unpack to.
 
     Raises:
@@ -62,20 +61,28 @@ def open_archive(path: Path, *, stored: bool, most: int | None = None) -> zipfil
     """
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError) as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ProjectError(
             f"expected {path.name} to be a whole archive, but it is broken or cut off ({error}); "
             "try copying or saving it again."
         ) from error
     records = archive.infolist()
-    if stored and any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise ProjectError(
-            f"expected uncompressed records in {path.name}, as torch.save writes them, but some are "
-            "compressed; try saving it again with torch.save."
-        )
     check_size(sum(record.file_size for record in records), path, "unpacks to", most)
     if len({record.filename for record in records}) < len(records):
         raise ProjectError(
             f"expected each record of {path.name} once, but some names occur twice; try saving it again."
         )
     return archive
+
+
+def check_stored(archive: zipfile.ZipFile, path: Path) -> None:
+    """Checks that the records lie in the archive as they are, so that it cannot unpack to more than it is.
+
+    Raises:
+        ProjectError: some are compressed, as PyTorch never writes them.
+    """
+    if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+        raise ProjectError(
+            f"expected uncompressed records in {path.name}, as PyTorch writes them, but some are compressed; "
+            "try saving it again."
+        )

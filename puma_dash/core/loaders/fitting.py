@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, permutations
 
+import torch
 from torch import Tensor, nn
 
 from puma_dash.core.loaders.weights import Weights
@@ -24,6 +25,10 @@ class Layer:
 
     name: str
     tensors: dict[str, Tensor]
+
+    def key(self, part: str) -> str:
+        """The full name of one of its tensors."""
+        return f"{self.name}.{part}" if self.name else part
 
 
 def layers_of(tensors: Mapping[str, Tensor]) -> list[Layer]:
@@ -102,48 +107,47 @@ def fit(weights: Weights, model: nn.Module, order: Sequence[str] | None) -> tupl
         ProjectError: they do not fit; the message names what is missing, unexpected or of another shape.
     """
     wanted = model.state_dict()
-    renamed, notes = _renamed(weights, wanted, order)
-    _check(renamed, wanted)
+    origin, notes = _origin(weights, wanted, order)
+    _check(weights.tensors, wanted, origin)
+    given = {name: weights.tensors[found] for name, found in origin.items()}
     full = {
-        name: renamed.get(name, value.new_zeros(value.shape, device="cpu")) for name, value in wanted.items()
+        name: given.get(name, torch.zeros(value.shape, dtype=value.dtype)) for name, value in wanted.items()
     }
     built = not any(value.is_meta for value in wanted.values())
     model.load_state_dict(full, assign=not built)  # a built one keeps its types and what it ties together
     return notes
 
 
-def _renamed(
+def _origin(
     weights: Weights, wanted: Mapping[str, Tensor], order: Sequence[str] | None
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors under the names of the network, where these can be told, else as they are."""
-    given = weights.tensors
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Name in the network -> name in the file, and notes on what was assumed."""
+    given = list(weights.tensors)
+    prefix = given[0].partition(".")[0] + "."
     if order is None:
         if _same_names(given, wanted):
-            return given, ()
-        prefix = next(iter(given)).partition(".")[0] + "."
-        shorter = {name.removeprefix(prefix): value for name, value in given.items()}
-        if all(name.startswith(prefix) for name in given) and _same_names(shorter, wanted):
-            return shorter, (f"The prefix {prefix!r} of every name is left out.",)
+            return {name: name for name in given}, ()
+        if all(name.startswith(prefix) for name in given):
+            shorter = {name.removeprefix(prefix): name for name in given}
+            if _same_names(shorter, wanted):
+                return shorter, (f"The prefix {prefix!r} of every name is left out.",)
     target = layers_of(wanted)
-    fitting = [found for found in orders(weights, order) if _alike(found, target)]
-    if not fitting:
-        return given, ()
+    tried = [found for found in orders(weights, order) if _parts(found) == _parts(target)]
+    fitting = [found for found in tried if _shapes(found) == _shapes(target)]
     if len(fitting) > 1:
         raise ProjectError(
             "expected names that tell the order of the layers, but several orders of "
             f"{', '.join(layer.name for layer in fitting[0])} fit; try order = "
             f"{[layer.name for layer in fitting[0]]} in the [model] table, in the order of the network."
         )
-    pairs = list(zip(fitting[0], target, strict=True))
+    if not tried:
+        return {name: name for name in given}, ()
+    pairs = list(zip((fitting or tried)[0], target, strict=True))
     note = "Layers matched by order: " + ", ".join(f"{got.name} to {to.name}" for got, to in pairs) + "."
-    return {
-        f"{to.name}.{part}".removeprefix("."): value
-        for got, to in pairs
-        for part, value in got.tensors.items()
-    }, (note,)
+    return {to.key(part): got.key(part) for got, to in pairs for part in got.tensors}, (note,)
 
 
-def _same_names(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+def _same_names(given: Iterable[str], wanted: Iterable[str]) -> bool:
     return {name for name in given if not _counts(name)} == {name for name in wanted if not _counts(name)}
 
 
@@ -151,22 +155,22 @@ def _counts(name: str) -> bool:
     return name.rpartition(".")[2] == COUNTER
 
 
-def _alike(found: Sequence[Layer], target: Sequence[Layer]) -> bool:
-    """Whether layer after layer has the same parts of the same shapes."""
-    shapes = [
-        [{part: v.shape for part, v in layer.tensors.items()} for layer in side] for side in (found, target)
-    ]
-    return shapes[0] == shapes[1]
+def _parts(layers: Sequence[Layer]) -> list[set[str]]:
+    return [set(layer.tensors) for layer in layers]
 
 
-def _check(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+def _shapes(layers: Sequence[Layer]) -> list[dict[str, torch.Size]]:
+    return [{part: value.shape for part, value in layer.tensors.items()} for layer in layers]
+
+
+def _check(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], origin: Mapping[str, str]) -> None:
     """Tells every name that is missing, unexpected or of another shape, the first eight of each."""
-    missing = [name for name in wanted if name not in given and not _counts(name)]
-    unexpected = [name for name in given if name not in wanted and not _counts(name)]
+    missing = [name for name in wanted if name not in origin and not _counts(name)]
+    unexpected = [name for to, name in origin.items() if to not in wanted and not _counts(name)]
     shapes = [
-        f"{name} is {_shape(given[name])}, not {_shape(wanted[name])}"
-        for name in wanted
-        if name in given and given[name].shape != wanted[name].shape
+        f"{found} is {_shape(given[found])}, not {_shape(wanted[name])}"
+        for name, found in origin.items()
+        if name in wanted and given[found].shape != wanted[name].shape
     ]
     faults = [
         f"{what} {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
@@ -179,13 +183,12 @@ def _check(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
             f"({'; '.join(faults)}); try other sizes there, or leave the table empty "
             "to have a plain network inferred."
         )
-    whole = [name for name in wanted if wanted[name].is_floating_point() and name in given]
-    whole = [name for name in whole if not given[name].is_floating_point()]
-    if whole:
-        raise ProjectError(
-            f"expected floating-point weights, but {whole[0]} is {given[whole[0]].dtype}; "
-            "try the weights before quantisation."
-        )
+    for name, found in origin.items():
+        if name in wanted and wanted[name].is_floating_point() and not given[found].is_floating_point():
+            raise ProjectError(
+                f"expected floating-point weights, but {found} is {given[found].dtype}; "
+                "try the weights before quantisation."
+            )
 
 
 def _shape(value: Tensor) -> str:

@@ -107,6 +107,8 @@ def read_node(node: Mapping[str, Any], path: Path) -> Node | None:
             "naming the architecture, or a factory."
         )
     call: Any = getattr(getattr(torch.ops.aten, base), overload) if known else NUMBERS[target]
+    if known and not isinstance(call, torch._ops.OpOverload):
+        raise AttributeError(target)
     training = [entry for entry in node["inputs"] if entry["name"] in ("train", "training")]
     if (known and call._schema.is_mutable) or any(entry["arg"].get("as_bool") for entry in training):
         raise ProjectError(

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from puma_dash.core.loaders.files import check_file, open_archive
+from puma_dash.core.loaders.files import check_file, check_stored, open_archive
 from puma_dash.core.loaders.nodes import TYPES, Node, read_node
 from puma_dash.core.loaders.weights import check_tensors
 from puma_dash.core.types import ProjectError
@@ -37,6 +37,8 @@ class Program:
     names: dict[str, str]
     """Value of the graph -> the parameter, buffer or constant that it is."""
     input: str
+    sizes: tuple[int | None, ...]
+    """Shape of the input; None where it is free."""
     output: str
     nodes: tuple[Node, ...]
     ranks: dict[str, int]
@@ -58,7 +60,8 @@ def read_program(path: Path) -> Program:
             that is not known to be harmless, or is no function of one tensor; one sentence each.
     """
     check_file(path)
-    with open_archive(path, stored=True) as archive:
+    with open_archive(path) as archive:
+        check_stored(archive, path)
         files = {name.partition("/")[2]: name for name in archive.namelist()}
         try:
             return _read(path, archive, files)
@@ -132,6 +135,7 @@ def _read(path: Path, archive: zipfile.ZipFile, files: Mapping[str, str]) -> Pro
         parts["tensor_constant"],
         names,
         taken[0],
+        tuple(size.get("as_int") for size in graph["tensor_values"][taken[0]]["sizes"]),
         given[0]["user_output"]["arg"]["as_tensor"]["name"],
         tuple(node for each in graph["nodes"] if (node := read_node(each, path)) is not None),
         {name: len(value["sizes"]) for name, value in graph["tensor_values"].items()},

@@ -6,15 +6,20 @@ with the lines that turn it into a safetensors file where its owner trusts it.
 
 from __future__ import annotations
 
+import builtins
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
+from types import BuiltinFunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from puma_dash.core.loaders.files import check_file, check_size, open_archive
+from puma_dash.core.loaders.files import check_file, check_size, check_stored, open_archive
 from puma_dash.core.types import ProjectError, listing
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -53,6 +58,8 @@ def read_weights(path: Path, key: str | None = None) -> Weights:
     else:
         found = _unnested(_checkpoint(path), path, key)
     tensors, notes = _unwrapped(found.tensors)
+    if not tensors:
+        raise ProjectError(f"expected tensors in {path.name}, but it holds none; try model.state_dict().")
     check_tensors(tensors, path)
     plain = {
         name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
@@ -82,8 +89,19 @@ def _checkpoint(path: Path) -> Any:
             f"try naming it {path.stem}.safetensors."
         )
     if start.startswith(b"PK"):
-        with open_archive(path, stored=True) as archive:
-            names = {record.partition("/")[2] for record in archive.namelist()}
+        _check_archive(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the version of a pickle that is refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a hostile or broken file may raise anything
+        raise _refusal(path, error, start) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses archives that are no state dict, or that unpack to more than they are."""
+    with open_archive(path) as archive:
+        names = {record.partition("/")[2] for record in archive.namelist()}
         if "archive_format" in names:
             raise ProjectError(
                 f"expected a state_dict in {path.name}, but it is a program of torch.export; "
@@ -94,19 +112,29 @@ def _checkpoint(path: Path) -> Any:
                 f"expected a state_dict in {path.name}, but it is a TorchScript program, which runs as code; "
                 f"try, where you trust it, {_conversion(path, 'torch.jit.load', '')}"
             )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a hostile or broken file may raise anything
-        text = str(error)
-        if "Unsupported" in text or "GLOBAL" in text:
-            raise ProjectError(
-                f"expected plain tensors in {path.name}, but it holds pickled objects{_culprit(text)}, and "
-                f"unpickling runs code; try, where you trust it, {_conversion(path)}"
-            ) from error
-        raise ProjectError(
-            f"expected a file of torch.save in {path.name}, but it cannot be read ({_first_line(error)}); "
-            "try saving model.state_dict() again."
-        ) from error
+        check_stored(archive, path)
+
+
+def _refusal(path: Path, error: Exception, start: bytes) -> ProjectError:
+    """Why torch.load does not take the file with ``weights_only``, and what to do."""
+    text = str(error)
+    named = re.search(r"GLOBAL (\S+) (was not|whose module)", text)
+    name, blocked = (named[1], named[2] != "was not") if named else ("", False)
+    if blocked or isinstance(getattr(builtins, name, None), BuiltinFunctionType):
+        return ProjectError(
+            f"expected plain tensors in {path.name}, but reading it would call {name}, which is no part of a "
+            "model; try a file from a source that you trust."
+        )
+    if name or (isinstance(error, UnpicklingError) and start.startswith((b"\x80", b"PK"))):
+        return ProjectError(
+            f"expected plain tensors in {path.name}, but it holds pickled objects{name and f' ({name})'}, "
+            f"and unpickling runs code; try, where you trust it, {_conversion(path)}"
+        )
+    why = "it is no pickle" if isinstance(error, UnpicklingError) else _first_line(error)
+    return ProjectError(
+        f"expected a file of torch.save in {path.name}, but it cannot be read ({why}); "
+        "try saving model.state_dict() again."
+    )
 
 
 def _conversion(path: Path, load: str = "torch.load", options: str = ", weights_only=False") -> str:
@@ -116,17 +144,9 @@ def _conversion(path: Path, load: str = "torch.load", options: str = ", weights_
         'the file, add its name to the second line, as in ["state_dict"]):\n'
         "import torch, safetensors.torch\n"
         f'found = {load}("{path.name}", map_location="cpu"{options})\n'
-        "safetensors.torch.save_file({name: value.detach().clone() for name, value in getattr(found, "
-        f'"state_dict", lambda: found)().items() if torch.is_tensor(value)}}, "{path.stem}.safetensors")'
+        "safetensors.torch.save_file({k: torch.as_tensor(v).detach().clone() for k, v in getattr(found, "
+        f'"state_dict", lambda: found)().items() if hasattr(v, "shape")}}, "{path.stem}.safetensors")'
     )
-
-
-def _culprit(text: str) -> str:
-    """The class that PyTorch names in its refusal, in brackets."""
-    for before in ("Unsupported global: GLOBAL ", "Unsupported class "):
-        if before in text:
-            return f" ({text.partition(before)[2].split()[0].strip('`.,')})"
-    return ""
 
 
 def _first_line(error: Exception) -> str:
@@ -147,7 +167,7 @@ def _unnested(found: Any, path: Path, key: str | None) -> Weights:
     if key is None and _is_state(found):
         return Weights(dict(found), ordered=True)
     if not isinstance(found, Mapping):
-        what = "a single tensor" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        what = "a single tensor" if isinstance(found, Tensor) else f"{type(found).__name__} alone"
         raise ProjectError(
             f"expected named tensors in {path.name}, but it holds {what}; try saving model.state_dict()."
         )
@@ -189,10 +209,6 @@ def check_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         ProjectError: one is not; the message names it.
     """
-    if not tensors:
-        raise ProjectError(
-            f"expected tensors in {path.name}, but it holds none; try saving model.state_dict()."
-        )
     check_size(sum(value.numel() * value.element_size() for value in tensors.values()), path, "expands to")
     for name, value in tensors.items():
         if value.layout != torch.strided or value.is_quantized or value.is_nested:
@@ -208,5 +224,5 @@ def check_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
             )
         if value.isnan().any():
             raise ProjectError(
-                f"expected numbers, but {name} in {path.name} holds NaN; try an earlier checkpoint."
+                f"expected numbers in {path.name}, but {name} holds NaN; try an earlier checkpoint."
             )

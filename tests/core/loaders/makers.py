@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import warnings
 import zipfile
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import puma_dash as puma
 from puma_dash.core.loaders.checkpoint import read_model
 
 IMAGES = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -109,3 +112,41 @@ def assert_same(model: nn.Module, original: nn.Module, inputs: torch.Tensor) -> 
     assert not model.training
     with torch.no_grad():
         torch.testing.assert_close(model(inputs), original(inputs), rtol=1e-5, atol=1e-6)
+
+
+def written(name, data):
+    """A file with that content."""
+    return lambda folder: put(folder / name, data)
+
+
+def put(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def changed(change, make, **options):
+    """The archive with its records changed."""
+    return lambda folder: rewritten(make(folder), change, **options)
+
+
+class Runs:
+    """What a file that runs code looks like."""
+
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+def check_answer(entry, folder: Path, monkeypatch) -> None:
+    """Checks that the file of an entry (maker, words, arguments of ``read``) is answered with its words."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PUMA_DASH_FACTORIES", "tests.core.loaders.makers")
+    make, words, *options = entry
+    path = make(folder)
+    with pytest.raises(puma.ProjectError) as caught:
+        read(path, **options[0] if options else {})
+    text = str(caught.value)
+    assert words in text
+    assert text.startswith("expected ")
+    assert text.endswith((".", ")"))
+    assert len(text) < 900
+    assert not (folder / "ran").exists()
