@@ -12,6 +12,7 @@ from puma_dash._version import __version__
 
 if TYPE_CHECKING:
     from puma_dash.core.api import apply, estimate, load, patch, value, values
+    from puma_dash.core.architectures import ARCHITECTURES
     from puma_dash.core.comparison import compare
     from puma_dash.core.criteria import (
         CRITERIA,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "puma_dash.core.api": ("apply", "estimate", "load", "patch", "value", "values"),
+    "puma_dash.core.architectures": ("ARCHITECTURES",),
     "puma_dash.core.comparison": ("compare",),
     "puma_dash.core.criteria": (
         "CRITERIA",
@@ -112,6 +114,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ARCHITECTURES",
     "CRITERIA",
     "CURVATURES",
     "DEMOS",

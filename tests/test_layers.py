@@ -65,6 +65,7 @@ ORDER = {
     "task": set(),
     "registry": {"types"},
     "first_order": {"types"},
+    "architectures": BASE | {"architectures"},
     "objective": BASE,
     "checks": BASE | {"objective"},
     "engine": BASE | {"objective"},

@@ -16,6 +16,7 @@ REGISTRIES = {
     "UNLEARNERS": puma.UNLEARNERS,
     "EMBEDDINGS": puma.EMBEDDINGS,
     "DEMOS": puma.DEMOS,
+    "ARCHITECTURES": puma.ARCHITECTURES,
 }
 ENTRIES = [
     pytest.param(kind, id=f"{registry}.{key}")

@@ -1,0 +1,1 @@
+"""Models and data out of files, which may come from anybody."""
