@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from puma_dash.core.evaluation.trust import Decomposition, decompose
     from puma_dash.core.first_order import curve_by_rows, predicted_change
     from puma_dash.core.forecasting import forecast
+    from puma_dash.core.loaders import LOADERS
     from puma_dash.core.objective import LOSSES
     from puma_dash.core.plan import PatchPlan
     from puma_dash.core.training import AdamRecipe
@@ -82,6 +83,7 @@ _HOMES = {
     "puma_dash.core.forecasting": ("forecast",),
     "puma_dash.core.evaluation.health": ("Finding", "health"),
     "puma_dash.core.evaluation.trust": ("Decomposition", "decompose"),
+    "puma_dash.core.loaders": ("LOADERS",),
     "puma_dash.core.objective": ("LOSSES",),
     "puma_dash.core.training": ("AdamRecipe",),
     "puma_dash.core.plan": ("PatchPlan",),
@@ -111,6 +113,7 @@ __all__ = [
     "EKFAC",
     "EMBEDDINGS",
     "KFAC",
+    "LOADERS",
     "LOSSES",
     "UNLEARNERS",
     "VALUATIONS",
