@@ -35,7 +35,8 @@ def edit(path, old, new, name="project.toml"):
 
 def table(rng, rows=ROWS):
     """Lines of a table with a name, an amount, a colour with gaps, a place, a weight and a label."""
-    colours, regions, answers = ["red", "green", ""], ["north", "south"], ["yes", "no"]
+    colours, regions = ["red", "green", ""], ["north", "south"]
+    answers = ["yes", "no"]
     lines = [
         f"c{k},{amount:.3f},{colours[k % 3]},{regions[k % 2]},{1 + k % 4},{answers[k // 2 % 2]}"
         for k, amount in enumerate(rng.normal(50, 9, rows))
@@ -44,7 +45,7 @@ def table(rng, rows=ROWS):
 
 
 def tables(path):
-    """CSV with everything that a table may have; the inputs are amount, two colours and others, two regions."""
+    """CSV with all that a table may have; inputs are amount, two colours and others, two regions."""
     rng = np.random.default_rng(1)
     for split in ("train", "test"):
         write(path, table(rng), f"{split}.csv")
