@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from puma_dash.core.evaluation.trust import Decomposition, decompose
     from puma_dash.core.first_order import curve_by_rows, predicted_change
     from puma_dash.core.forecasting import forecast
+    from puma_dash.core.loaders import LOADERS
     from puma_dash.core.objective import LOSSES, BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
     from puma_dash.core.plan import PatchPlan
     from puma_dash.core.training import AdamRecipe
@@ -92,6 +93,7 @@ _HOMES = {
         "SoftmaxCrossEntropy",
         "SquaredError",
     ),
+    "puma_dash.core.loaders": ("LOADERS",),
     "puma_dash.core.training": ("AdamRecipe",),
     "puma_dash.core.plan": ("PatchPlan",),
     "puma_dash.core.types": (
@@ -121,6 +123,7 @@ __all__ = [
     "EKFAC",
     "EMBEDDINGS",
     "KFAC",
+    "LOADERS",
     "LOSSES",
     "UNLEARNERS",
     "VALUATIONS",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import time
 import traceback
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from puma_dash.core.curvature.damping import calibration_estimate
 from puma_dash.core.curvature.influence import influences_of, scoring_estimate
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
+from puma_dash.core.loaders.project_folder import open_folder
 from puma_dash.core.plan import PatchPlan
 from puma_dash.core.registry import resolve
 from puma_dash.core.types import (
@@ -31,19 +33,23 @@ from puma_dash.core.unlearning.base import check_plan_for, relabelled
 from puma_dash.core.valuation import resolve_valuation
 
 
-def load(source: str) -> Project:
-    """The project named ``source``: a demo ("digits"), or "module:factory" for a callable that returns one.
+def load(source: str | Path) -> Project:
+    """The project named ``source``: a demo ("digits"), a folder with a project.toml, or "module:factory".
 
     Raises:
-        ProjectError: no such demo or module, or the factory did not return a Project.
+        ProjectError: no such demo, folder or module, something in the folder does not fit, or the factory did
+            not return a Project.
     """
     if source in DEMOS:
-        return DEMOS[source]()()
+        return DEMOS[str(source)]()()
+    if os.path.exists(source):
+        return open_folder(source)
+    source = str(source)
     module_name, colon, factory_name = source.partition(":")
     if not colon:
         raise ProjectError(
-            f"expected a demo ({', '.join(DEMOS)}) or module:factory, but got {source!r}; "
-            "try puma.load('digits'), or a module on the Python path and a function in it."
+            f"expected a demo ({', '.join(DEMOS)}), a project folder or module:factory, but got {source!r}; "
+            "try puma.load('digits'), puma-dash init FOLDER, or a function of a module on the Python path."
         )
     try:
         module = importlib.import_module(module_name)

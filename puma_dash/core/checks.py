@@ -15,6 +15,9 @@ from puma_dash.core.types import SPLITS, ProjectError, listing
 if TYPE_CHECKING:
     from puma_dash.core.types import Project, Split
 
+CHUNK_NUMBERS = 2**24
+"""Rows, which may be mapped from a disk, are looked through in chunks of about this many numbers."""
+
 
 def check_project(project: Project) -> tuple[tuple[str, ...], dict[str, Split]]:
     """The class names and the splits, labels as whole numbers (n,), of a project that fits together.
@@ -78,7 +81,8 @@ def _check_rows(split: Split, name: str) -> None:
     for part in ("inputs", "targets", "weights"):
         value = getattr(split, part)
         if value is not None and value.is_floating_point():
-            finite = value.isfinite().reshape(n, -1).all(1)
+            parts = value.split(max(1, CHUNK_NUMBERS * n // max(value.numel(), 1)))
+            finite = torch.cat([part.isfinite().reshape(len(part), -1).all(1) for part in parts])
             if not finite.all():
                 rows = (~finite).nonzero().ravel().tolist()
                 raise ProjectError(

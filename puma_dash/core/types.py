@@ -103,6 +103,7 @@ class Project:
         class_names: one name per class, or per output of a regression; defaults to their numbers.
         trainer: callable ``(fresh_model, split, weights, weight_decay, seed) -> model`` used by everything
             that retrains; None stands for the documented Adam recipe, "our recipe, not the author's".
+        notes: what a reader of results should know of the data; the health checks tell them.
 
     Raises:
         ProjectError: the model or the data cannot be used; the message says why and what to try.
@@ -117,6 +118,7 @@ class Project:
     weight_decay: float | None = 0.0
     class_names: tuple[str, ...] | None = None
     trainer: Callable[..., nn.Module] | None = None
+    notes: tuple[str, ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     """Work that later calls on the same project reuse (engines, factors); dropped with the project.
 
@@ -169,7 +171,10 @@ class Project:
         settings = self.loss, self.weight_decay, self.class_names, _described(self.trainer)
         digest = hashlib.sha256(repr(settings).encode())
         for name, module in self.model.named_modules():
-            described = re.sub(r" at 0x[0-9a-f]+", "", module.extra_repr())
+            hooks = (
+                repr(hook) for hook in module._forward_pre_hooks.values() if dataclasses.is_dataclass(hook)
+            )
+            described = re.sub(r" at 0x[0-9a-f]+", "", module.extra_repr() + "".join(hooks))
             digest.update(f"{name}|{_code(type(module))}|{described}".encode())
         digest.update(repr([name for name, p in self.model.named_parameters() if p.requires_grad]).encode())
         for name, value in self.model.state_dict().items():

@@ -77,6 +77,11 @@ def health(
     return findings
 
 
+def noted(engine: Engine) -> list[Finding]:
+    """What whoever made the project says of its data, such as validation rows put aside."""
+    return [Finding("data", "note", None, note) for note in engine.project.notes]
+
+
 def at_a_minimum(engine: Engine) -> list[Finding]:
     """Whether the model minimises its objective as declared, and whether the weight decay fits."""
     try:
@@ -262,6 +267,7 @@ def memorised(engine: Engine) -> list[Finding]:
 
 
 CHECKS: dict[str, Callable[[Engine], list[Finding]]] = {
+    "the data": noted,
     "the objective": at_a_minimum,
     "determinism": same_twice,
     "independence of rows": on_their_own,
