@@ -35,7 +35,7 @@ def check_project(project: Project) -> tuple[tuple[str, ...], dict[str, Split]]:
         )
     splits = {name: split for name in SPLITS if (split := getattr(project, name)) is not None}
     for name, split in splits.items():
-        _check_rows(split, name)
+        check_rows(split, name)
     width = {name: _check_model(project.model, split, name) for name, split in splits.items()}["train"]
     names = project.class_names
     if project.task is REGRESSION:
@@ -66,7 +66,12 @@ def check_project(project: Project) -> tuple[tuple[str, ...], dict[str, Split]]:
     return names, {name: _with_labels(split, name, names) for name, split in splits.items()}
 
 
-def _check_rows(split: Split, name: str) -> None:
+def check_rows(split: Split, name: str) -> None:
+    """Checks the rows of one split by themselves.
+
+    Raises:
+        ProjectError: there are none, or as many of one part as not of another, or numbers that are none.
+    """
     n = len(split)
     if n == 0:
         raise ProjectError(f"expected rows in the {name} split, but it is empty.")

@@ -186,10 +186,14 @@ def _check_outputs(model: nn.Module, inputs: Tensor, outputs: int, weights: Path
                 f"{weights.name} raised {type(error).__name__}: {str(error)[:200]}; try {hint}."
             ) from error
         if not isinstance(found, Tensor) or found.shape != (len(batch), outputs):
-            came = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            came, hint = type(found).__name__, "a module that returns one tensor"
+            if isinstance(found, Tensor):
+                came, hint = f"shape {tuple(found.shape)}", "another file"
+                if found.ndim == 2:
+                    hint += f", or targets that fit it (classes from 0 to {found.shape[1] - 1})"
             raise ProjectError(
                 f"expected outputs of shape {(len(batch), outputs)} for {len(batch)} rows, but the model in "
-                f"{weights.name} gives {came}; try another file, or a project of as many outputs."
+                f"{weights.name} gives {came}; try {hint}."
             )
         if not found.isfinite().all():
             raise ProjectError(

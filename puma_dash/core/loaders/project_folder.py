@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from puma_dash.core.checks import check_rows
 from puma_dash.core.loaders.base import Folder, check_fits
 from puma_dash.core.loaders.labels import class_numbers, put_aside, values
 from puma_dash.core.loaders.normalise import Normalise, standard
@@ -129,6 +130,7 @@ def _data(settings: Settings, folder: Folder) -> Data:
     for name, each in rows.items():
         arrays: dict[str, Any] = {"inputs": each.inputs, "targets": targets[name], "weights": each.weights}
         splits[name] = Split(**arrays, groups=each.groups, meta=each.meta)
+        check_rows(splits[name], name)
     shapes = {name: tuple(split.inputs.shape[1:]) for name, split in splits.items()}
     for name, shape in shapes.items():
         if shape != shapes["train"]:
