@@ -56,19 +56,20 @@ def load_model(weights: Path, settings: Mapping[str, Any], inputs: Tensor, outpu
 def read_model(weights: Path, settings: Mapping[str, Any], inputs: Tensor, outputs: int) -> Loaded:
     """As ``load_model``, with notes on what was assumed."""
     weights, settings = Path(weights), dict(settings)
-    if weights.suffix not in SUFFIXES:
+    suffix = weights.suffix.lower()
+    if suffix not in SUFFIXES:
         hint = {
             ".pkl": "skops.io.dump or safetensors: unpickling runs code",
             ".joblib": "skops.io.dump: unpickling runs code",
             ".onnx": "torch.export.save",
-        }.get(weights.suffix, "renaming it, if it is one of them")
+        }.get(suffix, "renaming it, if it is one of them")
         raise ProjectError(
             f"expected a weight file ({', '.join(SUFFIXES)}), but got {weights.name}; try {hint}."
         )
-    if weights.suffix == ".pt2":
+    if suffix == ".pt2":
         _nothing_left(settings, ".pt2 files, which bring their network")
         loaded = Loaded(read_exported(weights), ("The program of torch.export, node by node.",))
-    elif weights.suffix == ".skops":
+    elif suffix == ".skops":
         classes = _listed(settings, "classes")
         _nothing_left(settings, ".skops files, besides classes")
         loaded = Loaded(*read_estimator(weights, classes, outputs))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import re
+import tarfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def read_weights(path: Path, key: str | None = None) -> Weights:
         ProjectError: the file is broken, too large, or holds anything but plain tensors; one sentence each.
     """
     check_file(path)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         if key is not None:
             raise ProjectError(
                 f"expected no key for {path.name}, whose tensors are not nested, but got {key!r}."
@@ -90,6 +91,11 @@ def _checkpoint(path: Path) -> Any:
         )
     if start.startswith(b"PK"):
         _check_archive(path)
+    elif tarfile.is_tarfile(path):  # PyTorch would unpack it to the disk
+        raise ProjectError(
+            f"expected a file of torch.save in {path.name}, but it is a tar archive; try unpacking it, or "
+            "saving the weights with a PyTorch of this decade."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the version of a pickle that is refused anyway

@@ -4,6 +4,7 @@ import argparse
 import collections
 import pickle
 import struct
+import tarfile
 import zipfile
 
 import pytest
@@ -82,6 +83,13 @@ def lying(name, record, size):
     return make
 
 
+def tar(folder):
+    """What PyTorch 0.1 wrote."""
+    with tarfile.open(folder / "m.pt", "w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
+    return folder / "m.pt"
+
+
 def twice(folder):
     path = saved(STATE, folder / "m.pt")
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
@@ -148,6 +156,7 @@ FILES = {
     "a .skops bomb": (bomb("m.skops", 2**28 + 2**24, "schema.json"), "at most 0.25 GiB"),
     "an archive that says it is large": (lying("m.skops", "schema.json", 2**31), "unpacks to 2 GiB"),
     "a record twice": (twice, "some names occur twice"),
+    "a tar archive": (tar, "a tar archive"),
     "an archive of other things": (bomb("m.pt", 2**24, "photos/1"), "uncompressed"),
 }
 

@@ -1,12 +1,15 @@
 """A table of bad programs of torch.export, and words that the answer must contain."""
 
+import functools
+import tempfile
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from .makers import IMAGES, ROWS, changed, check_answer, dense, edited, exported, rewritten, written
+from .makers import IMAGES, ROWS, changed, check_answer, dense, edited, exported, put, rewritten, written
 
 
 class Two(nn.Module):
@@ -39,11 +42,19 @@ class Nodes(nn.Module):
         return self.layer(x) + torch.full((1, 3), 2.0)
 
 
+@functools.cache
+def plain() -> bytes:
+    """The program of a small network."""
+    with tempfile.TemporaryDirectory() as folder:
+        return exported(dense(), ROWS, Path(folder) / "m.pt2").read_bytes()
+
+
 def program(network=None, any_rows=True, /, **changes):
     """A program of torch.export with its JSON edited: ending of a record -> what to do with its content."""
 
     def make(folder):
-        path = exported(network or dense(), ROWS, folder / "m.pt2", any_rows)
+        path = put(folder / "m.pt2", plain()) if network is None else None
+        path = path or exported(network, ROWS, folder / "m.pt2", any_rows)
         for ending, edit in changes.items():
             edited(path, f"{ending}.json", edit)
         return path

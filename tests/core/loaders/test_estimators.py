@@ -60,11 +60,11 @@ def test_probabilities(make, data, dtype, tmp_path):
         assert all(p.requires_grad for p in model.parameters())
 
 
-def fitted(labels):
+def fitted(labels, dtype=None):
     """A logistic regression of the wine data under other labels."""
     x, y = DATA["three classes"]
     x = (x - x.mean(0)) / x.std(0)
-    return LogisticRegression().fit(x, np.array(labels)[y]), torch.tensor(x)
+    return LogisticRegression().fit(x, np.array(labels, dtype=dtype)[y]), torch.tensor(x)
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
@@ -77,9 +77,10 @@ def test_two_classes_in_the_order_of_the_project(classes, outputs, tmp_path):
     np.testing.assert_allclose(probabilities(model(x).detach()), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [None, object])
 @pytest.mark.parametrize("classes", [["a", "b", "c"], ["c", "a", "b"]])
-def test_three_classes_in_the_order_of_the_project(classes, tmp_path):
-    estimator, x = fitted(["b", "a", "c"])
+def test_three_classes_in_the_order_of_the_project(classes, dtype, tmp_path):
+    estimator, x = fitted(["b", "a", "c"], dtype)
     skops.io.dump(estimator, tmp_path / "m.skops")
     model = read(tmp_path / "m.skops", x, 3, classes=classes).model
     expected = estimator.predict_proba(x.numpy())[:, ["abc".index(name) for name in classes]]
