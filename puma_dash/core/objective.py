@@ -59,8 +59,8 @@ class Loss(Protocol):
     def answers(self, outputs: Tensor) -> Tensor:
         """What models are compared by: class probabilities (b, classes), or values (b, k)."""
 
-    def ignorance(self, targets: Tensor, classes: int) -> float:
-        """Mean loss of a model that knows nothing: equal probabilities, or the mean of the targets."""
+    def scale(self, targets: Tensor) -> float:
+        """What losses and curvatures are measured in: a mean row of 1 nat, or the variance of the targets."""
 
     @property
     def plain(self) -> Loss:
@@ -137,10 +137,10 @@ class ClassLoss(Described):
         """Class probabilities (b, classes)."""
         return cast("Loss", self).probabilities(outputs)
 
-    def ignorance(self, targets: Tensor, classes: int) -> float:
-        """mean_i m_i log c, in nats."""
+    def scale(self, targets: Tensor) -> float:
+        """mean_i m_i: 1 without class weights."""
         some = torch.zeros((), dtype=torch.float64, device=targets.device)
-        return float(torch.as_tensor(self.mass(some, targets)).mean()) * math.log(classes)
+        return float(torch.as_tensor(self.mass(some, targets)).mean())
 
     def mass(self, outputs: Tensor, targets: Tensor) -> Tensor | float:
         """m_i (b, 1), like ``outputs``."""
@@ -291,7 +291,7 @@ class SquaredError(Described):
         """The outputs (b, k) themselves."""
         return outputs
 
-    def ignorance(self, targets: Tensor, classes: int) -> float:
+    def scale(self, targets: Tensor) -> float:
         """The variance of the targets, mean over the outputs."""
         return float((targets - targets.mean(0)).square().mean())
 
@@ -300,6 +300,11 @@ class SquaredError(Described):
         raise ProjectError(
             "expected a classification project, but its loss is squared error, without classes."
         )
+
+
+def ignorance(loss: Loss, targets: Tensor, classes: int) -> float:
+    """Mean loss of a model that knows nothing: equal probabilities of classes, or the mean of the targets."""
+    return loss.scale(targets) * (math.log(classes) if classes else 1.0)
 
 
 LOSSES = {

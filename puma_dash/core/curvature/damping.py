@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 START = 0.01
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, START, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Of damping, in units of the loss's scale: curvatures of squared errors grow with the targets' units."""
 PROBES = 4
 SHARE_REMOVED = 0.1
 """A probe removes this share of the training rows, drawn in proportion to their loss: those people remove.
@@ -65,16 +66,17 @@ def calibrate(engine: Engine) -> float:
         [engine.weighted_gradient(engine.theta.new_ones(len(rows)), rows) / engine.n for rows in removals]
     )
     now, slope = _validation_loss(engine)
-    at = GRID.index(START)
-    miss = _miss(engine, GRID[at], gradients, now, slope)
+    unit = engine.loss.scale(engine.split("train").targets) or 1.0
+    grid, at = [unit * value for value in GRID], GRID.index(START)
+    miss = _miss(engine, grid[at], gradients, now, slope)
     onward = 1 if miss > LARGEST_MISS else -1
-    while 0 <= at + onward < len(GRID):
-        before, miss = miss, _miss(engine, GRID[at + onward], gradients, now, slope)
+    while 0 <= at + onward < len(grid):
+        before, miss = miss, _miss(engine, grid[at + onward], gradients, now, slope)
         if (miss > LARGEST_MISS) != (before > LARGEST_MISS):
             share = math.log(before / LARGEST_MISS) / math.log(before / miss)
-            return float(f"{GRID[at] * (GRID[at + onward] / GRID[at]) ** share:.2g}")
+            return float(f"{grid[at] * (grid[at + onward] / grid[at]) ** share:.2g}")
         at += onward
-    return GRID[at]
+    return grid[at]
 
 
 def calibration_estimate(engine: Engine, damping: float | str) -> Estimate | None:

@@ -14,7 +14,7 @@ from puma_dash.core.engine import Engine, engine_of
 from puma_dash.core.evaluation.repeats import repeats, rows_also_in
 from puma_dash.core.evaluation.stationarity import Stationarity, stationarity
 from puma_dash.core.evaluation.training_mode import modules_that_differ
-from puma_dash.core.objective import BinaryCrossEntropy, model_dtype
+from puma_dash.core.objective import BinaryCrossEntropy, ignorance, model_dtype
 from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import SPLITS, Project, ProjectError, Split, listing
 
@@ -252,14 +252,14 @@ def memorised(engine: Engine) -> list[Finding]:
     used = torch.as_tensor(_trained_on(engine), device=engine.device)
     outputs, targets = engine.outputs("train")[used], engine.split("train").targets[used]
     loss, n = float(engine.loss.plain(outputs, targets).mean()), len(used)
-    ignorance = engine.loss.plain.ignorance(targets, len(engine.project.classes))
+    nothing = ignorance(engine.loss.plain, targets, len(engine.project.classes))
     if engine.project.task is CLASSIFICATION:
         right = int((engine.loss.probabilities(outputs).argmax(1) == targets).sum())
         told = f"The model is right on {right:,} of {n:,} training rows, at a mean loss of {loss:.2g} nats"
     else:
-        share = _percent(loss / ignorance) if ignorance else "nothing"
+        share = _percent(loss / nothing) if nothing else "none"
         told = f"On {n:,} training rows the model leaves {share} of the targets' variance unexplained"
-    if loss > MEMORISED * ignorance:
+    if loss > MEMORISED * nothing:
         return [Finding("memorisation", "ok", loss, f"{told}.")]
     told += ": gradients and curvature have all but vanished, and psi rests on what little is left."
     advice = "Read psi as a rough order and trust what is measured; stronger weight decay would help."

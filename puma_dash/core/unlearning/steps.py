@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from puma_dash.core.curvature import CURVATURES, Curvature
+from puma_dash.core.objective import ignorance
 from puma_dash.core.registry import resolve
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Reweighted:
         if not len(change.rows):
             return cls(engine, change, strength, change.e)
         train = engine.split("train")
-        room = FORGOTTEN * engine.loss.ignorance(train.targets, len(engine.project.classes))
+        room = FORGOTTEN * ignorance(engine.loss, train.targets, len(engine.project.classes))
         own = 1.0 if train.weights is None else train.weights[change.rows.to(engine.device)]
         ceiling = engine.losses(change.rows, targets=change.targets) + room * own
         return cls(
