@@ -14,8 +14,6 @@ import typer
 
 from puma_dash._version import __version__
 
-APP = Path(__file__).resolve().parents[1] / "app.py"
-
 app = typer.Typer(
     help="Find the training rows that make a model fail, patch their influence away, compare.",
     no_args_is_help=True,
@@ -47,16 +45,19 @@ Top = Annotated[int, typer.Option(help="How many rows to print or remove, most h
 @app.command()
 def serve(source: Source = "digits", port: Port = 8501) -> None:
     """Opens a project in the browser."""
-    from puma_dash.ui import SERVED
+    from puma_dash.ui import SERVED, app_folder
     from puma_dash.ui.text import DEMOS
+    from puma_dash.workspace.store import home
 
     os.environ[SERVED] = source
+    if "PUMA_DASH_HOME" in os.environ:  # it may be relative to here
+        os.environ["PUMA_DASH_HOME"] = str(home().resolve())
     if source not in DEMOS:
         _load(source)  # a wrong name is told here, not in the browser
         os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     typer.echo(f"PUMA Dash {__version__}: http://127.0.0.1:{port}")
-    os.chdir(APP.parent)
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
+    os.chdir(app_folder())
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     os.execv(sys.executable, command)
 
 
