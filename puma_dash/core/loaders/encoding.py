@@ -134,7 +134,7 @@ def column_of(entry: Any, name: str) -> Column:
     try:
         return kind(**entry)
     except ProjectError as error:
-        raise ProjectError(f"In {where}: {error}") from error
+        raise ProjectError(f"{str(error).rstrip('.')} in {where}.") from error
 
 
 def encode(frame: pd.DataFrame, columns: Mapping[str, Column], file: str) -> np.ndarray:

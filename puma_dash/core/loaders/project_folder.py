@@ -140,7 +140,8 @@ def _data(settings: Settings, folder: Folder) -> Data:
     if asked.carve is not None:
         splits, note = _carved(splits, asked.carve, class_names is not None)
         notes.append(note)
-    return Data(splits, class_names or (), _normaliser(settings, splits["train"].inputs), tuple(notes))
+    own = settings.class_names if class_names is None else class_names
+    return Data(splits, own, _normaliser(settings, splits["train"].inputs), tuple(notes))
 
 
 def _numbered(
