@@ -21,7 +21,7 @@ PYTHON = $(shell for candidate in $(RUN) python3 python3.13 python3.12 python3.1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser lint bench bench-peers clean
+.PHONY: help install demo test browser lint docs bench bench-peers clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -54,10 +54,14 @@ test: install browser  ## run all tests, those in a real Chromium too (found, or
 browser: install  ## find a Chromium or Chrome for the tests, or install one
 	@$(RUN) scripts/browser.py --install || true
 
-lint: install  ## check style, format and types
+lint: install  ## check style, format, types and the Dockerfile
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/hadolint Dockerfile
+
+docs: install  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
 
 bench: install  ## measure speed and fidelity, print tables
 	PEERS=$(PEERS) $(RUN) -m benchmarks $(ARGS)
@@ -72,5 +76,5 @@ $(PEERS)/.installed: benchmarks/requirements-peers.txt | $(STAMP)
 	@touch $@
 
 clean:  ## remove .venv, caches and build leftovers
-	rm -rf $(VENV) .venv-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
