@@ -155,6 +155,7 @@ class SoftmaxCrossEntropy(ClassLoss):
     """Cross-entropy of p = softmax(z), the loss of ``nn.CrossEntropyLoss``."""
 
     label = "cross-entropy"
+    reference = "Bridle (1990), Probabilistic interpretation of feedforward classification network outputs"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Losses (b,), in nats."""
@@ -204,6 +205,7 @@ class BinaryCrossEntropy(ClassLoss):
     """
 
     label = "binary cross-entropy"
+    reference = "Cox (1958), The regression analysis of binary sequences"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Losses (b,), in nats."""
@@ -249,6 +251,7 @@ class SquaredError(Described):
     """Mean over the k outputs of (f - y)^2, the loss of ``nn.MSELoss``."""
 
     label = "squared error"
+    reference = "Legendre (1805), Nouvelles méthodes pour la détermination des orbites des comètes"
     task: ClassVar[Task] = REGRESSION
 
     def __str__(self) -> str:
