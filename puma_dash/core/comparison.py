@@ -133,7 +133,8 @@ def _marked_rows(before: Engine, after: Engine, plan: PatchPlan) -> pd.DataFrame
     ):
         if not rows:
             continue
-        data = Split(train.take(np.array(rows)).inputs, targets[rows])
+        index = np.array(rows)
+        data = Split(train.take(index).inputs, targets[index])
         part = pd.DataFrame({"row": np.repeat(rows, k), "done": done})
         if not classes:
             part["output"] = np.tile(names, len(rows))

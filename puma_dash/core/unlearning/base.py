@@ -169,7 +169,7 @@ def relabelled(targets: Tensor, relabel: Mapping[int, Label]) -> Tensor:
     found = targets.clone()
     if relabel:
         new = torch.tensor(list(relabel.values()), dtype=found.dtype, device=found.device)
-        found[list(relabel)] = new.reshape(len(new), *found.shape[1:])
+        found[torch.tensor(list(relabel))] = new.reshape(len(new), *found.shape[1:])
     return found
 
 
@@ -182,7 +182,7 @@ def chosen_change(engine: Engine, plan: PatchPlan) -> Change:
     index = torch.tensor(rows, dtype=torch.long)
     targets = own[index.to(engine.device)].clone()
     if plan.relabel:
-        targets[-len(plan.relabel) :] = relabelled(own, plan.relabel)[list(plan.relabel)]
+        targets[-len(plan.relabel) :] = relabelled(own, plan.relabel)[torch.tensor(list(plan.relabel))]
     return Change(index, targets, torch.tensor(e, dtype=engine.dtype, device=engine.device))
 
 
