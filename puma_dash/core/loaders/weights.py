@@ -10,6 +10,7 @@ import builtins
 import re
 import tarfile
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def _checkpoint(path: Path) -> Any:
         )
     if start.startswith(b"PK"):
         _check_archive(path)
-    elif tarfile.is_tarfile(path):  # PyTorch would unpack it to the disk
+    elif _is_tar(path):  # PyTorch would unpack it to the disk
         raise ProjectError(
             f"expected a file of torch.save in {path.name}, but it is a tar archive; try unpacking it, or "
             "saving the weights with a PyTorch of this decade."
@@ -102,6 +103,14 @@ def _checkpoint(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or broken file may raise anything
         raise _refusal(path, error, start) from error
+
+
+def _is_tar(path: Path) -> bool:
+    """Whether it is a tar archive, or a cut off one."""
+    try:
+        return tarfile.is_tarfile(path)
+    except (EOFError, OSError, zlib.error):  # compressed, and damaged
+        return True
 
 
 def _check_archive(path: Path) -> None:
@@ -178,7 +187,7 @@ def _unnested(found: Any, path: Path, key: str | None) -> Weights:
             f"expected named tensors in {path.name}, but it holds {what}; try saving model.state_dict()."
         )
     states = {str(name): value for name, value in found.items() if _is_state(value)}
-    if key is not None and key not in states:
+    if key is not None and key not in list(states):  # it may be anything that a table holds
         raise ProjectError(
             f"expected key to name an entry of {path.name} with tensors"
             f"{f' ({listing(states)})' if states else ', of which it has none'}, but got {key!r}."

@@ -1,6 +1,7 @@
 """Files with some bytes changed, cut off or made up: a model or a sentence, never anything else."""
 
 import functools
+import gzip
 import tempfile
 import warnings
 from pathlib import Path
@@ -126,3 +127,11 @@ def test_any_names_and_shapes(suffix, state, name):
     with tempfile.TemporaryDirectory() as folder:
         data = saved(tensors, Path(folder) / f"m{suffix}").read_bytes()
     check(data, suffix, **({"architecture": name} if name else {}))
+
+
+def test_a_key_that_is_no_name_is_told():
+    check(whole(".pth"), ".pth", key=[])
+
+
+def test_a_compressed_file_that_is_cut_off_is_told():
+    check(gzip.compress(bytes(2_000))[:20], ".pt")
