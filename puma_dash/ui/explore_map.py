@@ -40,7 +40,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
     computed_first = sorted(labels, key=lambda label: label not in here.index.embeddings)
     label = embedding_at.selectbox("Map", computed_first, **here.choosing("map", computed_first))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        mode = segments("Draw around rows to", MODES, MODE_LABELS.__getitem__, **here.choosing("mode", MODES))
+        segments("Draw around rows to", MODES, MODE_LABELS.__getitem__, **here.choosing("mode", MODES))
         if not colour.startswith("psi of "):
             st.button(
                 "Colour by psi",
@@ -88,7 +88,9 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         st.session_state["gesture"] = st.session_state.get("gesture", 0) + 1
         if is_empty_gesture(event):
             return
-        if zooming:
+        # As they are now: a click and an outline right after it may come in one rerun.
+        mode = st.session_state["mode"]
+        if st.session_state.get("zooming"):
             st.session_state["zooming"] = False
             window = extent(event)
             if window is not None:
@@ -101,7 +103,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         if len(inside) == 0:
             st.session_state["note"] = "That outline holds no rows; the selection is as it was."
             return
-        now = combine(here.draft().selection, inside, str(mode))
+        now = combine(here.draft().selection, inside, mode)
         here.edit(lambda draft: draft.selecting(now, f"{mode} {len(inside):,} rows drawn around"))
 
     alt = text.map_alt(
