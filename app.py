@@ -3,9 +3,12 @@
 import streamlit as st
 
 from puma_dash.ui.bootstrap import bootstrap
-from puma_dash.ui.panels import preparing
+from puma_dash.ui.panels import plain_number, preparing
 from puma_dash.ui.state import Context, ledger, open_context, sources
 from puma_dash.ui.text import DEMOS, PSI_SENTENCE, escape
+
+SHORT = {"accuracy": "accuracy", "ece": "ECE"}
+"""What metrics are called inside a sentence, where that is not their label."""
 
 
 def main() -> None:
@@ -37,20 +40,19 @@ def opened(here: Context) -> None:
     with st.container(border=True):
         columns = st.columns(4)
         columns[0].metric("Training rows", f"{rows['train']:,}")
-        columns[1].metric(
-            "Validation accuracy", f"{info['metrics']['accuracy']:.1%}", help=f"n = {rows['validation']:,}"
-        )
-        columns[2].metric("Validation NLL", f"{info['metrics']['nll']:.3f} nats")
-        columns[3].metric(
-            "Validation ECE", f"{info['metrics']['ece']:.3f}", help="15 equal-width bins, a fraction"
-        )
+        for column, name in zip(columns[1:], here.task.headline, strict=True):
+            metric, value = here.task.metrics[name], info["metrics"][name]
+            shown = f"{value:.1%}" if name == "accuracy" else plain_number(value)
+            shown += " nats" * (metric.unit == "nats")
+            told = f"{metric.label}, {metric.unit}; n = {rows['validation']:,}"
+            column.metric(f"Validation {SHORT.get(name, metric.label)}", shown, help=told)
         st.markdown(
             f":material/check_circle: **Data** {rows['train']:,} training, {rows['validation']:,} "
             f"validation, {rows['test']:,} test rows  \n"
             f":material/check_circle: **Model** {escape(info['summary'])}, {info['parameters']:,} "
-            f"parameters, trained on {info['loss']} with weight decay "
+            f"parameters, trained on {escape(info['loss'])} with weight decay "
             f"{weight_decay(info['weight_decay'])}  \n"
-            ":material/check_circle: **Criterion** cross-entropy on validation  \n"
+            f":material/check_circle: **Criterion** {here.main['label']} on validation  \n"
             ":material/check_circle: **Prepared** predictions, psi of every training row, a map"
         )
         with st.container(horizontal=True):

@@ -37,7 +37,8 @@ Source = Annotated[
 ]
 Port = Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)]
 Criterion = Annotated[
-    str, typer.Option(help="What psi is about: cross_entropy, brier, ...; lower is better.")
+    str | None,
+    typer.Option(help="What psi is about: brier, calibration, ...; lower is better. By default the loss."),
 ]
 Top = Annotated[int, typer.Option(help="How many rows to print or remove, most harmful first.", min=1)]
 
@@ -123,6 +124,8 @@ def check(source: Source) -> None:
         {
             "name": project.name,
             "rows": rows,
+            "task": project.task.name,
+            "loss": str(project.loss),
             "classes": list(project.class_names),
             "fingerprint": project.fingerprint,
             "findings": [dataclasses.asdict(finding) for finding in puma.health(project)],
@@ -131,7 +134,7 @@ def check(source: Source) -> None:
 
 
 @app.command()
-def value(source: Source, criterion: Criterion = "cross_entropy", top: Top = 20) -> None:
+def value(source: Source, criterion: Criterion = None, top: Top = 20) -> None:
     """Prints the most harmful training rows with their psi."""
     import puma_dash as puma
 
@@ -152,7 +155,7 @@ def patch(
     output: Annotated[Path, typer.Option(help="Where the patched weights go (safetensors).")] = Path(
         "patched.safetensors"
     ),
-    criterion: Criterion = "cross_entropy",
+    criterion: Criterion = None,
     top: Top = 50,
     report: Annotated[
         Path | None, typer.Option(help="Write an HTML report there; opens the test split.")
@@ -165,8 +168,9 @@ def patch(
         if path is not None and not path.resolve().parent.is_dir():
             raise puma.ProjectError(f"expected a folder for {path}, but there is none; try making it first.")
     project = _load(source)
-    rows = puma.value(project, criterion=criterion).harmful(top)
-    made = puma.patch(project, puma.PatchPlan(remove=tuple(rows.tolist()), hold=(criterion,)))
+    held = criterion or project.task.criterion
+    rows = puma.value(project, criterion=held).harmful(top)
+    made = puma.patch(project, puma.PatchPlan(remove=tuple(rows.tolist()), hold=(held,)))
     made.save(output)
     compared = puma.compare(project, made, "validation")
     if report is not None:

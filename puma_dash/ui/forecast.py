@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from puma_dash.core.task import CLASSIFICATION
 from puma_dash.ui import text
 from puma_dash.ui.compare import label_of
 from puma_dash.ui.explore import Rows, forecasts_now
@@ -17,6 +18,8 @@ from puma_dash.ui.patching import keep_plan, plan_name, plan_of_draft
 from puma_dash.ui.state import Context
 from puma_dash.workspace.drafts import Draft
 
+REFINED = {"classification": "accuracy, ECE and flips", "regression": "RMSE, MAE and R²"}
+
 
 def forecast(here: Context, rows: Rows, draft: Draft) -> None:
     """The forecast of the marked rows: at once from psi, refined on request; then the way to the patch."""
@@ -25,7 +28,7 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
         return
     with st.container(gap="xsmall"):
         state = here.job("forecast")
-        plan = {} if state is None else plan_of_draft(draft)
+        plan = {} if state is None else plan_of(here, draft)
         asked = state is not None and state.params.get("plan") == plan_name(plan)
         refined = state.result if state is not None and asked and state.status == "done" else None
         with st.container(horizontal=True, gap="xsmall"):
@@ -41,7 +44,7 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
                 st.button(
                     "Refine",
                     icon=":material/query_stats:",
-                    help="Predicts accuracy, ECE and flips too, with compensation, at every strength.",
+                    help=f"Predicts {REFINED[here.task.name]} too, with compensation, at every strength.",
                     on_click=lambda: refine(here, draft),
                 )
         st.markdown(f"**Forecast** for {draft.marked:,} marked rows")
@@ -54,10 +57,15 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
             refined_forecast(here, refined, plan)
 
 
+def plan_of(here: Context, draft: Draft) -> dict[str, Any]:
+    """The plan that is forecast: the marks, with the plain loss held."""
+    return plan_of_draft(draft, hold=[here.task.criterion])
+
+
 def refine(here: Context, draft: Draft) -> None:
     """Asks for the refined forecast, of all criteria whose psi is computed."""
     records = [here.criteria[name].get("record", name) for name in forecasts_now(here, draft)]
-    here.start("forecast", {"plan": keep_plan(plan_of_draft(draft)), "criteria": records})
+    here.start("forecast", {"plan": keep_plan(plan_of(here, draft)), "criteria": records})
 
 
 def forecast_table(here: Context, draft: Draft, refined: dict[str, Any] | None) -> pd.DataFrame:
@@ -76,10 +84,8 @@ def forecast_table(here: Context, draft: Draft, refined: dict[str, Any] | None) 
 def refined_forecast(here: Context, found: dict[str, Any], plan: dict[str, Any]) -> None:
     """What the refined forecast adds: metrics, flips, and how all of it goes with strength."""
     st.dataframe(text.forecast_table(found["metrics"]), hide_index=True)
-    st.caption(
-        f"Predicted on {found['diagnostics']['n']:,} validation rows, with compensation; "
-        f"{found['flips']:,} of them change class."
-    )
+    flips = f"; {found['flips']:,} of them change class" if here.task is CLASSIFICATION else ""
+    st.caption(f"Predicted on {found['diagnostics']['n']:,} validation rows, with compensation{flips}.")
     strength_chart(here, found["strengths"], list(plan["hold"]), plan, key="forecast-strength")
 
 

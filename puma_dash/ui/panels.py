@@ -128,8 +128,17 @@ def size(count: float) -> str:
 
 
 def signed(value: float | None, digits: int = 4) -> str:
-    """A change with its sign and a real minus."""
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    """A change with its sign and a real minus; of thousands one digit behind the point is enough."""
+    if value is None or math.isnan(value):
+        return "–"
+    return (f"{value:+,.1f}" if abs(value) >= 1000 else f"{value:+.{digits}f}").replace("-", "−")
+
+
+def plain_number(value: float, digits: int = 3) -> str:
+    """A figure; of thousands one digit behind the point is enough."""
+    if math.isnan(value):
+        return "not defined"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
 
 
 def chart(figure: Any, alt: str, read: str, *, key: str, **options: Any) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from puma_dash.ui import text
+from puma_dash.ui.answers import Classes
 from puma_dash.ui.explore import Rows, fields, ids, marks_of, ranking
 from puma_dash.ui.gesture import MODES, combine
 from puma_dash.ui.panels import segments, signed
@@ -21,8 +22,6 @@ from puma_dash.workspace.drafts import Draft
 
 MODE_WORDS = {"replace": "select", "add": "add", "subtract": "take out", "intersect": "keep only"}
 PREDICTION = "the model's prediction"
-MIX = 4
-"""Classes of the selection that are named, most frequent first."""
 
 
 def tray(here: Context, rows: Rows, draft: Draft) -> None:
@@ -126,13 +125,9 @@ def summary(rows: Rows, draft: Draft) -> None:
         st.caption("Nothing is selected. Draw around rows on the map, or take the most harmful ones.")
         return
     psi = rows.psi[draft.selection]
-    sizes = np.bincount(rows.target[draft.selection], minlength=len(rows.classes))
-    order = [label for label in np.argsort(-sizes, kind="stable")[:MIX] if sizes[label]]
-    mix = ", ".join(f"{text.escape(rows.classes[label])}: {sizes[label]:,}" for label in order)
-    others = np.count_nonzero(sizes) - len(order)
     st.markdown(
         f"**Mean psi** {signed(psi.mean(), 3)}, {np.mean(psi < 0):.0%} harmful  \n"
-        f"**Labels** {mix}" + (f" and {others} more" if others > 0 else "")
+        + rows.answers.summary(draft.selection)
     )
     every = bins(rows)
     strip = psi_strip(every, Bins.of(psi, every.limit))
@@ -184,14 +179,30 @@ def marking(here: Context, rows: Rows, draft: Draft) -> None:
 
 def relabel(here: Context, rows: Rows, draft: Draft) -> None:
     """Chooses the new label of the selected rows; those that have it already are left as they are."""
-    options = [PREDICTION, *rows.classes]
-    picked = st.selectbox("New label", range(len(options)), format_func=options.__getitem__, key="new_label")
-    chosen = draft.selection
-    labels = rows.predicted[chosen] if picked == 0 else np.full(len(chosen), picked - 1)
-    changed = labels != rows.target[chosen]
+    chosen, answers = draft.selection, rows.answers
+    if isinstance(answers, Classes):
+        options = [PREDICTION, *answers.names]
+        picked = st.selectbox(
+            "New label", range(len(options)), format_func=options.__getitem__, key="new_label"
+        )
+        target = answers.target[chosen]
+        labels = answers.predicted[chosen] if picked == 0 else np.full(len(chosen), picked - 1)
+    elif len(answers.names) > 1:
+        st.caption("Rows of several targets get new ones in Python: puma.PatchPlan(relabel=...).")
+        return
+    else:
+        target = answers.target[chosen, 0]
+        own = (
+            segments("New target", ["a number", PREDICTION], default="a number", key="new_target")
+            != PREDICTION
+        )
+        value = float(np.median(answers.target))
+        value = st.number_input("Target", value=value, key="new_value", format="%g") if own else value
+        labels = np.full(len(chosen), value) if own else answers.predicted[chosen, 0]
+    changed = labels != target
     left = len(chosen) - int(changed.sum())
     if left:
-        st.caption(f"{left:,} of {len(chosen):,} already have that label and stay as they are.")
+        st.caption(f"{left:,} of {len(chosen):,} already have that {here.task.target} and stay as they are.")
     st.button(
         f"Mark {int(changed.sum()):,} to relabel",
         icon=":material/label:",
@@ -340,11 +351,8 @@ def export(here: Context, rows: Rows, draft: Draft) -> bytes:
     for name, field in fields(here, rows, draft).items():
         if name.startswith("psi of "):
             table[name] = np.asarray(field.values)[chosen]
-    names = np.array(rows.classes, dtype=object)
+    table |= rows.answers.columns(chosen)
     table |= {
-        "label": names[rows.target[chosen]],
-        "prediction": names[rows.predicted[chosen]],
-        "confidence": rows.confidence[chosen],
         "loss": rows.loss[chosen],
         "mark": marks_of(rows, chosen, draft),
     }

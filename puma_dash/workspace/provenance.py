@@ -122,7 +122,6 @@ def project_facts(project: Project) -> dict[str, Any]:
         "fingerprint": project.fingerprint,
         "rows": {name: len(getattr(project, name) or ()) for name in SPLITS},
         "inputs": list(project.train.inputs.shape[1:]),
-        "task": project.task.name,
         "classes": list(project.class_names or ()),
         "model": type(project.model).__name__,
         "parameters": sum(p.numel() for p in project.model.parameters()),

@@ -10,6 +10,8 @@ BINS = 30
 """Of residuals; even, so that 0 is an edge."""
 SEEN = 0.99
 """Share of the residuals that the bins reach out to."""
+ROUNDING = 1e-12
+"""Share of the second moment of a target below which its variance is rounding."""
 
 
 def metrics(values: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -43,16 +45,23 @@ def per_row(values: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
 
 def metrics_from(rows: dict[str, np.ndarray], counts: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """The metrics (...,) of resamples that draw rows ``counts`` (..., n) times; of all rows without it."""
-    counts = np.ones(len(rows["square"])) if counts is None else counts
-    share = counts / counts.sum(-1, keepdims=True)
-    square = share @ rows["square"]  # (..., k)
-    middle = share @ rows["target"]
-    variance = share @ rows["target"] ** 2 - middle**2
-    smallest = np.finfo(np.float64).eps * (rows["target"] ** 2).mean(0)
-    varies = variance > smallest
+    columns = contributions(rows)
+    return from_means(columns.mean(0) if counts is None else counts @ columns / columns.shape[0])
+
+
+def contributions(rows: dict[str, np.ndarray]) -> np.ndarray:
+    """The columns (n, 4 k) whose means the metrics are functions of, from what each row contributes."""
+    return np.concatenate([rows["square"], rows["absolute"], rows["target"], rows["target"] ** 2], axis=1)
+
+
+def from_means(means: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics (...,) of the means (..., 4 k) of ``contributions``."""
+    square, absolute, middle, second = np.split(means, 4, axis=-1)  # (..., k) each
+    variance = second - middle**2
+    varies = variance > ROUNDING * second
     explained = 1 - square / np.where(varies, variance, 1.0)
     return {
-        "rmse": np.sqrt(square.mean(-1)),
-        "mae": (share @ rows["absolute"]).mean(-1),
+        "rmse": np.sqrt(square.mean(-1).clip(0)),
+        "mae": absolute.mean(-1),
         "r2": np.where(varies.all(-1), explained.mean(-1), np.nan),
     }
