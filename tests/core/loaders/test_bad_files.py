@@ -236,6 +236,14 @@ SHAPES = {
         "one row has the shape (64,)",
         {"inputs": IMAGES.flatten(1)},
     ),
+    "other channels, and names that are sorted": (
+        lambda folder: saved(
+            {k.replace("8.", "a.8.").replace("11.", "a.11."): v for k, v in IMAGE_STATE.items()},
+            folder / "m.safetensors",
+        ),
+        "0 takes 1 channels and a row of inputs has 2",
+        {"inputs": IMAGES.repeat(1, 2, 1, 1)},
+    ),
     "channels last": (
         layers(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)),
         "takes 3 channels and a row of inputs has 8",

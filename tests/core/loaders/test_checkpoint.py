@@ -137,7 +137,9 @@ class Scaled(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.full((3,), 2.0))
         self.inner = nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 3))
-        self.again = self.inner[2] if tied else nn.Linear(width, 3)
+        self.again = nn.Linear(width, 3)
+        if tied:
+            self.again.weight = self.inner[2].weight
         self.scale.requires_grad_(False)
 
     def forward(self, x):

@@ -111,6 +111,26 @@ def test_told_by_names_and_shapes(make, inputs, suffix, tmp_path):
     assert_same(read(saved(model.state_dict(), tmp_path / f"m{suffix}"), inputs).model, model, inputs)
 
 
+class Listed(nn.Module):
+    """Layers in a list, whose numbers tell nothing of what lies between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 3)])
+
+    def forward(self, x):
+        for layer in self.layers[:-1]:
+            x = layer(x).relu()
+        return self.layers[-1](x)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_list_of_layers(suffix, tmp_path):
+    torch.manual_seed(0)
+    model = Listed().eval()
+    assert_same(read(saved(model.state_dict(), tmp_path / f"m{suffix}")).model, model, ROWS)
+
+
 class Example(nn.Module):
     """Two convolutions, one pooling, as in PyTorch's own first example."""
 
