@@ -70,12 +70,16 @@ def picture(name, make):
     return lambda path: make().save(path / "train" / name)
 
 
-def bomb(path):
-    """A PNG that says that it is 60 000 pixels wide and high."""
-    target = path / "train" / "cat" / "1.png"
-    content = bytearray(target.read_bytes())
-    content[16:24] = struct.pack(">II", 60_000, 60_000)
-    target.write_bytes(content)
+def bomb(side):
+    """A PNG that says that it is so many pixels wide and high."""
+
+    def change(path):
+        target = path / "train" / "cat" / "1.png"
+        content = bytearray(target.read_bytes())
+        content[16:24] = struct.pack(">II", side, side)
+        target.write_bytes(content)
+
+    return change
 
 
 def fewer_rows(path):
@@ -173,6 +177,10 @@ TABLES = {
     ),
     "a table that is no UTF-8": (file("train.csv", b"customer,amount\n\xff\xfe\xe9,1\n"), "cannot be read"),
     "a row too long": (cell("c1,", "c1,c1,"), "cannot be read (Error tokenizing data"),
+    "every row too long": (
+        lambda path: write(path, (path / "train.csv").read_text().replace(",yes", ",yes,"), "train.csv"),
+        "cannot be read",
+    ),
     "quotes that do not end": (cell("c1,", '"c1,'), "cannot be read"),
     "a gzip file cut short": (
         lambda path: (path / "train.csv").write_bytes(gzip.compress(b"a,b\n" * 1000)[:40]),
@@ -357,7 +365,8 @@ IMAGES = {
     ),
     "a picture of another size": (picture("cat/1.png", lambda: Image.new("L", (9, 9))), "1.png has 9 x 9"),
     "a picture of 16 bits": (picture("cat/1.png", lambda: Image.new("I;16", (6, 8))), "8 bits per colour"),
-    "a picture that unpacks to gigabytes": (bomb, "1.png"),
+    "a picture that unpacks to megabytes": (bomb(8_000), "33,554,432 pixels, but 1.png says 8,000 x 8,000"),
+    "a picture that unpacks to gigabytes": (bomb(60_000), "a picture in 1.png, but it cannot be read"),
     "two channels": (text("[data]", "[data]\nchannels = 2"), "1 (grey) or 3 (colour)"),
     "a size of one number": (text("[data]", "[data]\nsize = [32]"), "[height, width]"),
     "a class only in test": (

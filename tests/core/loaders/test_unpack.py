@@ -147,7 +147,7 @@ def test_bad_uploads_are_refused_and_leave_nothing(tmp_path, make, words):
     [
         ({"packed": 100}, "an upload of at most"),
         ({"unpacked": 100}, "unpacked, but the archive has"),
-        ({"files": 1}, "at most 1 files"),
+        ({"files": 1}, "at most 1 files, but the archive lists 10"),
     ],
 )
 def test_limits(tmp_path, limits, words):
