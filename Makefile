@@ -1,5 +1,5 @@
 # `make` prints what there is to make. Another Python: make PYTHON=python3.12 ...
-# More for pytest: make test ARGS="-k lasso".
+# More for pytest: make test ARGS="-k lasso". On more cores: ARGS="-n 8".
 
 VENV  := .venv
 RUN   := $(VENV)/bin/python
@@ -48,7 +48,7 @@ demo: install  ## open the app on real data at http://127.0.0.1:8501
 	$(VENV)/bin/puma-dash demo
 
 test: install browser  ## run all tests, those in a real Chromium too (found, or installed)
-	$(RUN) -m pytest --timeout=600 $(ARGS)
+	$(RUN) -m pytest -n 2 --timeout=600 $(ARGS)
 
 # Without a browser its tests say why they are skipped, or fail where CI=true: that verdict is pytest's.
 browser: install  ## find a Chromium or Chrome for the tests, or install one

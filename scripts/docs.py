@@ -24,6 +24,8 @@ HEADINGS = {
     "VALUATIONS": "Valuations: one score per training row; lower is more suspicious",
     "UNLEARNERS": "Unlearning methods: from a plan to a changed model",
     "EMBEDDINGS": "Embeddings: where the map draws a row",
+    "LOSSES": "Losses: what the model was trained to make small",
+    "ARCHITECTURES": "Architectures: networks that weight files name or fit",
     "LOADERS": "Loaders: rows from files",
     "DEMOS": "Demos: projects to try things on",
 }
