@@ -7,10 +7,12 @@ import sys
 from html import unescape
 from pathlib import Path
 
-import numpy as np
 import pytest
+from scipy.stats import entropy
 
 import puma_dash as puma
+from puma_dash.core.curvature.dense import gauss_newton_matrix
+from puma_dash.core.engine import engine_of
 from puma_dash.ui.text import PSI_SENTENCE
 from tests.core import test_registries as contract
 
@@ -119,16 +121,23 @@ def test_ones_own_are_like_ours(added):
     """They keep the contract of the registries and do what they say."""
     names = run_page("extend.md")
     kinds = added()
-    assert {kind.__name__ for kind in kinds} == {"Undecided", "Diagonal", "TrueClass", "OneStep", "Wine"}
+    assert {kind.__name__ for kind in kinds} == {"Undecided", "Diagonal", "TrueClass", "OneStep", "JsonLines"}
     for kind in kinds:
         contract.test_contract(kind)
         contract.test_fields_describe_themselves(kind)
-    project, wine, patched = names["project"], names["wine"], names["patched"]
+    project, patched, data = names["project"], names["patched"], names["data"]
+    outputs = project.model(project.validation.inputs).detach().softmax(1)
+    undecided = puma.value(project, criterion="undecided").diagnostics["criterion_value"]
+    assert undecided == pytest.approx(entropy(outputs, axis=1).mean(), rel=1e-5)
     assert patched.measured["undecided"] < 0
     assert not patched.doubts
-    exact = puma.value(project, curvature="dense").scores
-    assert 0.5 < np.corrcoef(names["rough"].scores, exact)[0, 1] < 0.99
+    engine = engine_of(project, "cpu")
+    ones = engine.theta.new_ones(1, len(engine.theta))
+    found = 1 / names["Diagonal"](probes=4_000)(engine)(ones).x[0]
+    truth = gauss_newton_matrix(engine).diagonal() + engine.weight_decay + 0.01
+    assert (found - truth).norm() < 0.1 * truth.norm()
     assert names["stepped"].measured["brier"] < 0
     assert project.train.meta["flipped"][list(names["plan"].rows)].mean() > 0.9
-    rows = wine.validation
-    assert (wine.model(rows.inputs).argmax(1) == rows.targets).double().mean() > 0.9
+    assert data.class_names == ("even", "odd")
+    for rows in data.splits.values():
+        assert (rows.inputs[:, 0] % 2).equal(rows.targets.to(rows.inputs))

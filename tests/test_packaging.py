@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import puma_dash
+from puma_dash import cli
+from puma_dash.ui import SERVED, app_folder
 from tests.browser.helpers import free_port, stop_group, wait_for_health
 
 ROOT = Path(__file__).parents[1]
@@ -141,7 +143,7 @@ def answer_to(port, host):
 def test_the_installed_command_serves_with_the_configuration_of_the_app(site, tmp_path):
     """Our configuration lets nobody reach the server by a foreign name; Streamlit's own would."""
     port, log = free_port(), tmp_path / "log.txt"
-    environment = os.environ | {"PYTHONPATH": str(site), "PUMA_DASH_HOME": "kept here"}
+    environment = os.environ | {"PYTHONPATH": str(site)}
     command = [sys.executable, "-m", "puma_dash", "demo", "--port", str(port)]
     how = {"cwd": tmp_path, "env": environment, "start_new_session": True}
     with log.open("wb") as said, subprocess.Popen(command, stdout=said, stderr=said, **how) as process:
@@ -151,5 +153,16 @@ def test_the_installed_command_serves_with_the_configuration_of_the_app(site, tm
             assert answer_to(port, "elsewhere.example") == 403
         finally:
             stop_group(process)
-    assert not list((site / "puma_dash" / "_app").glob("kept*"))
-    assert (tmp_path / "kept here").is_dir()
+
+
+def test_a_relative_home_lies_where_the_command_was_given(tmp_path, monkeypatch):
+    """Not in the app's folder, which the server runs in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PUMA_DASH_HOME", "kept here")
+    monkeypatch.setenv(SERVED, "")
+    left = []
+    monkeypatch.setattr(os, "chdir", left.append)
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    cli.serve("digits", 8501)
+    assert left == [app_folder()]
+    assert Path(os.environ["PUMA_DASH_HOME"]) == tmp_path / "kept here"
