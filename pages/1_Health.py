@@ -10,7 +10,7 @@ from puma_dash.ui.explore import Rows
 from puma_dash.ui.findings import percent
 from puma_dash.ui.health import Held, Slice
 from puma_dash.ui.health_panels import card, checks, explore_these, robustness
-from puma_dash.ui.panels import chart, ready
+from puma_dash.ui.panels import chart, ready, segments
 from puma_dash.ui.state import Context
 from puma_dash.ui.text import escape
 
@@ -35,7 +35,7 @@ def main() -> None:
     if len(wrong):
         all_errors = Slice("all errors", wrong)
         explore_these(here, all_errors, "errors", f"Explore all {len(wrong):,} errors", "primary")
-    metrics(held)
+    metrics(here, held)
     left, right = st.columns([1, 1.4], gap="large")
     with left:
         confusions(here, held)
@@ -50,16 +50,19 @@ def main() -> None:
     checks(here)
 
 
-def metrics(held: Held) -> None:
+def metrics(here: Context, held: Held) -> None:
     """Each figure with its interval and what it rests on."""
     known = health.figures(held)
     column, positive = None, len(held.classes) - 1
     if held.groups:
         column_at, positive_at, _ = st.columns([1, 1, 2])
-        column = column_at.selectbox("Groups by", held.groups, key="groups")
+        column = column_at.selectbox("Groups by", held.groups, **here.choosing("groups", held.groups))
         names = range(len(held.classes))
         positive = positive_at.selectbox(
-            "Positive class", names, positive, format_func=held.classes.__getitem__, key="positive"
+            "Positive class",
+            names,
+            format_func=held.classes.__getitem__,
+            **here.choosing("positive", names, positive),
         )
     by_chance = calibration.calibrated_ece(
         calibration.binned(held.confidence, held.correct, calibration.equal_width())
@@ -94,8 +97,9 @@ def confusions(here: Context, held: Held) -> None:
     counts = health.confusions(held)
     shown = health.most_confused(counts)
     names = [held.classes[k] for k in shown]
-    state = f"cell of {held.key}"
-    picked = st.session_state.get(state) or health.worst_cell(counts) or (0, 0)
+    picked = here.view.get("cell")
+    if picked is None or max(picked) >= len(counts):
+        picked = health.worst_cell(counts) or (0, 0)
     known = set(shown.tolist())
     frame = tuple(np.searchsorted(shown, picked).tolist()) if set(picked) <= known else None
     key = f"confusions-{picked[0]}-{picked[1]}"
@@ -104,7 +108,7 @@ def confusions(here: Context, held: Held) -> None:
         point = health_figures.clicked(st.session_state[key]["selection"])
         if point is not None and point < len(shown) ** 2:
             i, j = divmod(point, len(shown))
-            st.session_state[state] = (int(shown[i]), int(shown[j]))
+            here.keep("cell", (int(shown[i]), int(shown[j])))
 
     some = f", the {len(shown)} of {len(held.classes)} classes in most errors"
     part = counts[np.ix_(shown, shown)]
@@ -144,13 +148,23 @@ def slices(here: Context, held: Held) -> None:
     shown["nll"] = table["nll"]
     number = st.column_config.NumberColumn
     longest = int(table["name"].str.len().max()) if len(table) else 0
-    event = st.dataframe(
+    names = table["name"].tolist()
+    kept = here.view.get("slice")
+    line = names.index(kept) if kept in names else 0
+
+    def pick() -> None:
+        lines = st.session_state["slices"]["selection"]["rows"]
+        if lines and lines[0] < len(names):
+            here.keep("slice", names[lines[0]])
+
+    st.dataframe(
         shown,
         key="slices",
         hide_index=True,
         height=442,
-        on_select="rerun",
-        selection_mode="single-row",
+        on_select=pick,
+        selection_mode="single-row-required",
+        selection_default={"selection": {"rows": [line]}},
         column_config={
             "name": st.column_config.TextColumn("Slice", width=min(max(104, 7 * longest), 150)),
             "n": number("n", format="localized", width=48),
@@ -167,8 +181,6 @@ def slices(here: Context, held: Held) -> None:
         f"alone, so p is corrected for that (Holm). Slices of fewer than {findings.FEW} rows are not ranked. "
         "Columns of numbers are cut into quarters. Click a line's box to pick it."
     )
-    lines = event["selection"]["rows"]
-    line = lines[0] if lines and lines[0] < len(table) else 0
     if not len(table):
         st.caption("All rows share one label and one prediction: there is nothing to slice.")
         return
@@ -186,20 +198,20 @@ def reliability(here: Context, held: Held) -> None:
     st.subheader("Calibration")
     parts = health.calibration_parts(held)
     with st.container(horizontal=True):
-        part = st.selectbox("Of which rows", list(parts), key="part", width=210)
-        binning = st.segmented_control(
-            "Bins", ["equal width", "equal mass"], default="equal width", required=True, key="bins"
-        )
+        part = st.selectbox("Of which rows", list(parts), width=210, **here.choosing("part", parts))
+        binnings = ["equal width", "equal mass"]
+        binning = segments("Bins", binnings, **here.choosing("bins", binnings))
     edges, bins, band = health.reliability(held, part, binning)
-    state = f"bin of {held.key}, {part}, {binning}"
-    number = st.session_state.get(state, health.widest_bin(bins))
+    state, filled = f"bin of {part}, {binning}", np.flatnonzero(bins["count"])
+    number = here.view.get(state)
+    if number not in filled:
+        number = health.widest_bin(bins)
     key = f"reliability-{part}-{binning}-{number}"
 
     def pick() -> None:
         point = health_figures.clicked(st.session_state[key]["selection"])
-        filled = np.flatnonzero(bins["count"])
         if point is not None and point < len(filled):
-            st.session_state[state] = int(filled[point])
+            here.keep(state, int(filled[point]))
 
     gap = health.mean_gap(bins)
     figure = health_figures.band_figure(
@@ -234,7 +246,7 @@ def influence(here: Context) -> None:
         f"Explore these {len(harmful):,} training rows", key="explore-tail", icon=":material/travel_explore:"
     ):
         here.edit(lambda draft: draft.selecting(harmful, "select the harmful tail"))
-        st.session_state["colour"] = "psi of cross-entropy"
+        here.keep("colour", "psi of cross-entropy")
         st.switch_page("pages/2_Explore.py", query_params=here.query)
 
 

@@ -161,6 +161,8 @@ def settings(here: Context, rows: Rows, draft: Draft, impossible: bool) -> dict[
     elif method == "influence":
         chosen["strength"] = strength_slider(last)
     device = device_choice()
+    if any(here.history().settings.get(name) != value for name, value in chosen.items()):
+        here.update(lambda history: replace(history, settings={**history.settings, **chosen}))
     plan = plan_of_draft(draft, here.criteria, **chosen)
     with box:
         known = None if impossible else cost(here, plan, device)
@@ -181,7 +183,6 @@ def settings(here: Context, rows: Rows, draft: Draft, impossible: bool) -> dict[
             shortcut=text.KEYS["patch"],
             disabled=impossible,
         ):
-            here.update(lambda history: replace(history, settings=chosen))
             expected = {"expected": known["seconds"]} if known and "seconds" in known else {}
             here.start("patch", {"plan": keep_plan(plan), "device": device, "seed": 0, **expected})
             st.rerun()

@@ -23,7 +23,7 @@ from puma_dash.ui.compare import (
 )
 from puma_dash.ui.figures import class_figure, predicted_measured_figure, reliability_figure
 from puma_dash.ui.history import entry_report
-from puma_dash.ui.panels import chart, job, ready
+from puma_dash.ui.panels import chart, job, ready, segments
 from puma_dash.ui.race import race
 from puma_dash.ui.state import Context, ledger, open_context
 
@@ -55,7 +55,7 @@ def main() -> None:
     comparison = record.validation
     if decision is not None and decision.kind == "accepted" and "test" in decision.details:
         names = ["test", "validation"]
-        shown = st.segmented_control("Evaluated on", names, default="test", required=True, key="split")
+        shown = segments("Evaluated on", names, **here.choosing("split", names))
         if shown == "test":
             comparison = decision.details["test"]
             st.caption(openings(here))
@@ -94,10 +94,10 @@ def decide(here: Context, record: Record, decision: Any) -> None:
     with st.container(border=True):
         why = st.text_input(
             "Why",
-            key=f"why-{record.key[:8]}",
             placeholder="Why accept or discard this patch? It is kept in the history and in the report.",
             max_chars=500,
             disabled=busy,
+            **here.choosing(f"why-{record.key[:8]}"),
         )
         accept, discard, adjust = st.columns(3)
         if accept.button(
@@ -192,7 +192,8 @@ def measures(here: Context, comparison: dict) -> None:
         st.subheader("Classes and groups")
         groups = pd.DataFrame(**comparison["per_group"])
         columns = groups["column"].unique().tolist()
-        by = st.selectbox("By", ["class", *columns], key=f"by-{split}") if columns else "class"
+        names = ["class", *columns]
+        by = st.selectbox("By", names, **here.choosing(f"by-{split}", names)) if columns else "class"
         table = pd.DataFrame(**comparison["per_class"]) if by == "class" else groups[groups["column"] == by]
         names = table["class" if by == "class" else "group"].tolist()
         before, after = table["before"].tolist(), table["after"].tolist()

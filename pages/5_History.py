@@ -142,7 +142,7 @@ def detail(here: Context, entries, versions) -> None:
         "Entry",
         list(by_id),
         format_func=lambda i: f"{i}: {happened(by_id[i], versions)}, {by_id[i].created:%Y-%m-%d %H:%M}",
-        key="chosen entry",
+        **here.choosing(f"of {len(entries)} entries", by_id),
     )
     entry = by_id[number]
     if "plan" in entry.details:

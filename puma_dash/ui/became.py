@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from puma_dash.ui import text
 from puma_dash.ui.change_figures import regions_figure
 from puma_dash.ui.compare import Record, changed_table, forgotten_sentences
 from puma_dash.ui.figures import thumbnails
-from puma_dash.ui.panels import chart
+from puma_dash.ui.panels import chart, segments
 from puma_dash.ui.state import Context, entry
 from puma_dash.workspace.store import Entry
 
@@ -37,29 +38,28 @@ def flips(here: Context, comparison: dict, record: Record) -> None:
     """The four cells, and the rows of the one that is chosen."""
     split, counts = comparison["split"], comparison["flips"]
     st.subheader("Flips")
-    kind = st.segmented_control(
+    kind = segments(
         f"Rows of {split}",
-        list(FLIPS),
-        default="broken" if counts["broken"] else "fixed",
-        format_func=lambda kind: f"{kind.capitalize()} **{counts[kind]:,}** ({FLIPS[kind]})",
-        required=True,
-        key=f"flips-{split}",
+        FLIPS,
+        lambda kind: f"{kind.capitalize()} **{counts[kind]:,}** ({FLIPS[kind]})",
         width="stretch",
+        **here.choosing(f"flips-{split}", FLIPS, "broken" if counts["broken"] else "fixed"),
     )
     if not counts[kind]:
         st.caption(f"No {split} row is of this kind.")
         return
-    if split != "validation" or "flips.kind" not in record.arrays:
+    arrays, columns = known_rows(here, comparison, record)
+    if "flips.kind" not in arrays:
         st.dataframe(changed_table(comparison, overview(here).info["classes"], kind), hide_index=True)
-        st.caption(f"Of {split}, only the rows that changed sides are kept.")
+        st.caption(f"Of {split}, only the rows that changed sides are still known.")
         return
-    rows = np.flatnonzero(record.arrays["flips.kind"] == list(counts).index(kind))
-    moved = record.arrays["flips.confidence"][rows] - overview(here).arrays["validation.confidence"][rows]
+    rows = np.flatnonzero(arrays["flips.kind"] == list(counts).index(kind))
+    moved = arrays["flips.confidence"][rows] - arrays["confidence"][rows]
     order = np.argsort(-np.abs(moved), kind="stable")
     chosen = rows[order][:SHOWN]
     shown = f"{len(chosen):,} shown of {len(rows):,}" if len(chosen) < len(rows) else f"{len(rows):,}"
-    listing(validation_rows(here, record, chosen))
-    st.caption(f"{shown} validation rows, largest change of confidence first.")
+    listing(flipped(arrays, columns, overview(here).info["classes"], chosen))
+    st.caption(f"{shown} {split} row{'s' * (len(rows) != 1)}, largest change of confidence first.")
 
 
 def overview(here: Context) -> Entry:
@@ -76,19 +76,32 @@ def listing(data: dict[str, Any]) -> None:
     )
 
 
-def validation_rows(here: Context, record: Record, chosen: np.ndarray) -> dict[str, Any]:
-    """Validation rows with label, prediction and confidence before and after."""
-    arrays, classes = overview(here).arrays, overview(here).info["classes"]
-    images = arrays.get("validation.images")
+def known_rows(
+    here: Context, comparison: dict, record: Record
+) -> tuple[Mapping[str, np.ndarray], list[dict[str, Any]]]:
+    """Arrays of the rows that were compared, with what became of them, and what their columns are."""
+    if comparison["split"] == "validation":
+        prefix, arrays = "validation.", overview(here).arrays
+        own = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+        return {**own, **record.arrays}, overview(here).info["validation_columns"]
+    found = entry(comparison.get("rows", ""))
+    return ({}, []) if found is None else (found.arrays, found.info["columns"])
+
+
+def flipped(
+    arrays: Mapping[str, np.ndarray], columns: list[dict[str, Any]], classes: list[str], chosen: np.ndarray
+) -> dict[str, Any]:
+    """The rows ``chosen`` with label, prediction and confidence before and after."""
+    images = arrays.get("images")
     data: dict[str, Any] = {} if images is None else {"image": thumbnails(images[chosen])}
     data["row"] = chosen
-    data["label"] = [classes[k] for k in arrays["validation.target"][chosen]]
-    data["before"] = [classes[k] for k in arrays["validation.predicted"][chosen]]
-    data["after"] = [classes[k] for k in record.arrays["flips.after"][chosen]]
-    data["confidence before"] = arrays["validation.confidence"][chosen]
-    data["confidence after"] = record.arrays["flips.confidence"][chosen]
-    for column in overview(here).info["validation_columns"]:
-        values, names = arrays[f"validation.column.{column['name']}"][chosen], column["categories"]
+    data["label"] = [classes[k] for k in arrays["target"][chosen]]
+    data["before"] = [classes[k] for k in arrays["predicted"][chosen]]
+    data["after"] = [classes[k] for k in arrays["flips.after"][chosen]]
+    data["confidence before"] = arrays["confidence"][chosen]
+    data["confidence after"] = arrays["flips.confidence"][chosen]
+    for column in columns:
+        values, names = arrays[f"column.{column['name']}"][chosen], column["categories"]
         data[f"data: {column['name']}"] = (
             values if names is None else [names[k] if k >= 0 else "" for k in values]
         )
@@ -107,7 +120,7 @@ def marked(here: Context, comparison: dict, record: Record) -> None:
     names = summary["rows"].tolist()
     done = names[0]
     if len(names) > 1:
-        done = st.segmented_control("Shown", names, default=names[0], required=True, key="marked-rows")
+        done = segments("Shown", names, **here.choosing("marked-rows", names))
     own = {name.removeprefix("marked."): a for name, a in record.arrays.items() if name.startswith("marked.")}
     index = np.flatnonzero(own["done"] == names.index(done))
     gained = own["loss after"][index] - own["loss before"][index]

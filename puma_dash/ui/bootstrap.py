@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import streamlit as st
 
 from puma_dash._version import __version__
 from puma_dash.core.types import ProjectError
-from puma_dash.ui import tour
+from puma_dash.ui import app_folder, tour
 from puma_dash.ui.state import Context, context, jobs, ledger
 from puma_dash.ui.text import escape
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+LOGO = str(app_folder() / "assets" / "logo.svg")
 PAGES = (
     ("app.py", "Workspace", ":material/folder_open:"),
     ("pages/1_Health.py", "Health", ":material/monitor_heart:"),
@@ -26,8 +24,8 @@ PAGES = (
 
 def bootstrap(title: str) -> Context | None:
     """The context of the page called ``title``, after drawing its frame; may run any number of times."""
-    st.set_page_config(page_title=f"{title} · PUMA Dash", page_icon=str(ASSETS / "logo.svg"), layout="wide")
-    st.logo(str(ASSETS / "logo.svg"), size="large")
+    st.set_page_config(page_title=f"{title} · PUMA Dash", page_icon=LOGO, layout="wide")
+    st.logo(LOGO, size="large")
     here = context()
     jobs()
     try:

@@ -73,7 +73,7 @@ def flips_sentence(comparison: dict[str, Any]) -> str:
     return (
         f"Fixes {facts['fixed']:,} and breaks {facts['broken']:,} of {n:,} {comparison['split']} rows "
         f"(McNemar {p_value(facts['mcnemar_p'])}); ECE {ece[0]:.3f} → {ece[1]:.3f}; "
-        f"{rails_sentence(comparison)}."
+        f"{verdict(comparison)[1]}."
     )
 
 
@@ -82,20 +82,21 @@ def p_value(p: float) -> str:
     return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
 
 
-def rails_sentence(comparison: dict[str, Any]) -> str:
-    """Whether what had to hold held: what failed, else what is open, else that all did."""
+def verdict(comparison: dict[str, Any]) -> tuple[str, str]:
+    """Whether what had to hold held: "pass", "fail" or "inconclusive", and what to say of it."""
     held = rails_of(comparison)
     held = held[held["held"]]
     if held.empty:
-        return "nothing had to hold"
-    failed, open_ = (held[held["verdict"] == verdict] for verdict in ("fail", "inconclusive"))
+        return "inconclusive", "nothing had to hold"
+    passed, failed, open_ = (held[held["verdict"] == kind] for kind in VERDICTS)
     if len(failed):
         parts = [f"{r.label} {signed(r.measured)} (at most {r.tolerance:g})" for r in failed.itertuples()]
-        return f"fails: {', '.join(parts)}"
+        return "fail", f"worse than allowed: {', '.join(parts)}"
+    good = ", ".join(passed["label"])
     if len(open_):
-        passed = f"{len(held) - len(open_)} of {len(held)} rails hold, " if len(open_) < len(held) else ""
-        return f"{passed}inconclusive: {', '.join(open_['label'])}"
-    return f"all {len(held)} rails hold" if len(held) > 1 else f"{held['label'].iloc[0]} holds"
+        undecided = f"these rows do not decide whether {', '.join(open_['label'])} held"
+        return "inconclusive", f"{undecided}; {good} did" if good else undecided
+    return "pass", f"all that had to hold held: {good}"
 
 
 def binding_sentence(info: dict[str, Any], criteria: Criteria | None = None) -> str:
@@ -192,7 +193,7 @@ def rails_of(comparison: dict[str, Any], criteria: Criteria | None = None) -> pd
     frame = pd.DataFrame(**comparison["verdicts"])
     known = criteria or {}
     frame["label"] = [
-        known.get(name, {}).get("label", label)
+        known.get(name, {}).get("label", label.removesuffix(f" on {comparison['split']}"))
         for name, label in zip(frame["criterion"], frame["label"], strict=True)
     ]
     return frame

@@ -170,7 +170,7 @@ def psi_of(here: Context, criterion: str | dict[str, Any]) -> np.ndarray | None:
 
 def ranking(here: Context, rows: Rows) -> tuple[np.ndarray, str]:
     """psi (n,) by which rows are ranked, and of what: of the map's colour, or else of the validation loss."""
-    colour = st.session_state.get("colour", "")
+    colour = here.view.get("colour")
     for name, facts in here.criteria.items():
         psi = psi_of(here, name) if colour == f"psi of {facts['label']}" else None
         if psi is not None:

@@ -11,7 +11,7 @@ from puma_dash.ui.explore import Colouring, Rows, colourings, hover_texts
 from puma_dash.ui.figures import backdrop, map_figure
 from puma_dash.ui.gesture import MODES, combine, extent, is_empty_gesture, rows_inside
 from puma_dash.ui.map import Backdrop
-from puma_dash.ui.panels import chart, job
+from puma_dash.ui.panels import chart, job, segments
 from puma_dash.ui.raster import Window
 from puma_dash.ui.state import Context, removed_before
 from puma_dash.workspace.drafts import Draft
@@ -35,26 +35,19 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
     """The map with its controls."""
     colour_at, embedding_at = st.columns(2)
     colours = colourings(here, rows)
-    colour = colour_at.selectbox("Colour by", list(colours), key="colour")
+    colour = colour_at.selectbox("Colour by", list(colours), **here.choosing("colour", colours))
     labels = [label for label in EMBEDDINGS if label != "own columns" or rows.flat]
     computed_first = sorted(labels, key=lambda label: label not in here.index.embeddings)
-    label = embedding_at.selectbox("Map", computed_first, key="map")
+    label = embedding_at.selectbox("Map", computed_first, **here.choosing("map", computed_first))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        mode = st.segmented_control(
-            "Draw around rows to",
-            MODES,
-            default="replace",
-            format_func=MODE_LABELS.__getitem__,
-            required=True,
-            key="mode",
-        )
+        mode = segments("Draw around rows to", MODES, MODE_LABELS.__getitem__, **here.choosing("mode", MODES))
         if not colour.startswith("psi of "):
             st.button(
                 "Colour by psi",
                 icon=":material/palette:",
-                on_click=lambda: st.session_state.update(colour=next(iter(colours))),
+                on_click=lambda: here.keep("colour", next(iter(colours))),
             )
-        zooming = zoom_buttons(label)
+        zooming = zoom_buttons(here, label)
     xy, axes = rows.coordinates(label)
     if xy is None:
         running = here.job("embed")
@@ -86,7 +79,8 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         upweighted=rows.known(draft.upweight.rows),
         relabelled=rows.known(draft.relabel.rows),
     )
-    figure.update_layout(dragmode="select" if zooming else st.session_state.get("tool", "lasso"))
+    tool = here.view.get("tool") or "lasso"
+    figure.update_layout(dragmode="select" if zooming else tool)
     key = f"map-{st.session_state.get('gesture', 0)}"
 
     def gestured() -> None:
@@ -98,9 +92,11 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
             st.session_state["zooming"] = False
             window = extent(event)
             if window is not None:
-                _zooms()[label] = window
+                here.keep(f"zoom of {label}", window)
             return
-        st.session_state["tool"] = "select" if event.get("box") else "lasso"
+        used = "select" if event.get("box") else "lasso"
+        if used != tool:
+            here.keep("tool", used)
         inside = rows_inside(event, drawn.x, drawn.y)
         if len(inside) == 0:
             st.session_state["note"] = "That outline holds no rows; the selection is as it was."
@@ -128,15 +124,12 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         st.toast(note, icon=":material/info:")
 
 
-def zoom_buttons(label: str) -> bool:
+def zoom_buttons(here: Context, label: str) -> bool:
     """The buttons that zoom in and out; whether the next outline is to be zoomed into."""
     zooming = bool(st.session_state.get("zooming"))
 
     def arm() -> None:
         st.session_state["zooming"] = not zooming
-
-    def reset() -> None:
-        _zooms().pop(label, None)
 
     st.button(
         "Draw a box" if zooming else "Zoom to box",
@@ -146,19 +139,20 @@ def zoom_buttons(label: str) -> bool:
         help="Then draw a box on the map: it is drawn anew at full resolution.",
         on_click=arm,
     )
-    if label in _zooms():
+    if _zoom(here, label):
         st.button(
             "Reset zoom",
             key="reset-zoom",
             icon=":material/zoom_out_map:",
-            on_click=reset,
+            on_click=lambda: here.keep(f"zoom of {label}", None),
         )
     return zooming
 
 
-def _zooms() -> dict[str, Window]:
-    """The window that each map is zoomed to."""
-    return st.session_state.setdefault("zooms", {})
+def _zoom(here: Context, label: str) -> Window | None:
+    """The window that a map is zoomed to."""
+    kept = here.view.get(f"zoom of {label}")
+    return kept and (tuple(kept[0]), tuple(kept[1]))  # on disk they are lists
 
 
 def _backdrop(here: Context, rows: Rows, chosen: Colouring, colour: str, label: str) -> Backdrop:
@@ -166,7 +160,7 @@ def _backdrop(here: Context, rows: Rows, chosen: Colouring, colour: str, label: 
     index = here.index
     scores = index.values.get(f"psi/{chosen.criterion}", "")
     of = (rows.key, index.embeddings[label], scores or colour, here.version)
-    return _drawn(of, _zooms().get(label), rows, chosen, label)
+    return _drawn(of, _zoom(here, label), rows, chosen, label)
 
 
 @st.cache_resource(show_spinner=False, max_entries=12)

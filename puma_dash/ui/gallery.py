@@ -32,8 +32,12 @@ def listed(here: Context, rows: Rows, draft: Draft) -> None:
     pages = -(-len(chosen) // PAGE)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader("Selected rows" if len(draft.selection) else "All rows", width="content")
-        order = st.selectbox("Sort by", ORDERS, key="order", label_visibility="collapsed", width=170)
-        page = st.pagination(pages, key=f"page-{pages}-{order}", max_visible_pages=5) if pages > 1 else 1
+        choice = here.choosing("order", ORDERS)
+        order = st.selectbox("Sort by", ORDERS, label_visibility="collapsed", width=170, **choice)
+        page = 1
+        if pages > 1:
+            choice = here.choosing(f"page of {pages}, {order}", range(1, pages + 1))
+            page = st.pagination(pages, max_visible_pages=5, **choice)
     shown = page_of(_keys(here, rows, order)[chosen], chosen, page)
     first = (page - 1) * PAGE + 1
     whole = f"{len(chosen):,} selected of {rows.n:,}" if len(draft.selection) else f"all {rows.n:,} rows"

@@ -38,7 +38,7 @@ def explore_these(
     ):
         record = {"criterion": "cross_entropy", "split": "validation", "rows": found.rows.tolist()}
         here.start("value", {"method": "psi", "criterion": record, "label": found.name})
-        st.session_state["colour"] = f"psi of {found.name}"
+        here.keep("colour", f"psi of {found.name}")
         st.switch_page("pages/2_Explore.py", query_params=here.query)
 
 

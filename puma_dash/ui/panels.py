@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import streamlit as st
@@ -144,6 +145,19 @@ def chart(figure: Any, alt: str, read: str, *, key: str, **options: Any) -> None
         **options,
     )
     st.caption(read)
+
+
+def segments(
+    label: str, options: Iterable[str], named: Callable[[str], str] = escape, **settings: Any
+) -> str:
+    """Returns the chosen one of a few options that stand side by side, each as Markdown by ``named``.
+
+    "gray" is the colour of text in our theme: of itself the chosen one has the primary colour, which no eye
+    reads well on a tint of the same.
+    """
+    return st.segmented_control(
+        label, options, format_func=lambda option: f":gray[{named(option)}]", required=True, **settings
+    )
 
 
 def facts(pairs: list[tuple[str, str]]) -> None:

@@ -18,6 +18,7 @@ from puma_dash.ui.compare import (
     flips_sentence,
     metric_table,
     patch_sentence,
+    verdict,
     verdict_table,
 )
 from puma_dash.ui.figures import (
@@ -131,7 +132,7 @@ def report_html(
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         project=info["project"],
         info=info,
-        verdict=verdict(info, comparisons[0]),
+        verdict=headline(info, comparisons[0]),
         lead=flips_sentence(comparisons[0]),
         sentence=patch_sentence(info),
         asked=asked(info),
@@ -155,24 +156,12 @@ def report_html(
     )
 
 
-def verdict(info: dict[str, Any], comparison: dict[str, Any]) -> tuple[str, str]:
-    """Whether what had to hold holds: "pass", "fail" or "inconclusive", and the sentence for it."""
-    import pandas as pd
-
-    split = comparison["split"]
+def headline(info: dict[str, Any], comparison: dict[str, Any]) -> tuple[str, str]:
+    """What the report says first: "pass", "fail" or "inconclusive", and the sentence for it."""
     if info["strength"] == 0:
         return "fail", "Nothing was applied: what had to hold would not have held at any strength tried."
-    rails = pd.DataFrame(**comparison["verdicts"])
-    rails = rails[rails["held"]]
-    if rails.empty:
-        return "inconclusive", f"Nothing was asked to hold; the figures on {split} are for you to judge."
-    criteria = rails["label"].str.removesuffix(f" on {split}")
-    names = {kind: ", ".join(criteria[rails["verdict"] == kind]) for kind in text.VERDICTS}
-    if names["fail"]:
-        return "fail", f"On {split}, {names['fail']} got worse than was allowed."
-    if names["inconclusive"]:
-        return "inconclusive", f"The rows of {split} do not decide whether {names['inconclusive']} held."
-    return "pass", f"On {split}, all that had to hold held: {names['pass']}."
+    kind, told = verdict(comparison)
+    return kind, f"On {comparison['split']}, {told}."
 
 
 def asked(info: dict[str, Any]) -> list[str]:

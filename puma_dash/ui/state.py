@@ -1,14 +1,15 @@
 """What the pages remember, and where: the URL and the disk hold everything that a refresh must not lose.
 
-The URL names project, version and draft; the draft on disk holds selection, marks, jobs and patch. The
-session only repeats what the URL says, because a click in the page menu may drop the URL's parameters.
+The URL names project, version and draft; the draft on disk holds selection, marks, jobs, patch and view. The
+session repeats what the URL says, because a click in the page menu may drop the URL's parameters, and keeps
+its own view, because two people may look at different corners of one draft.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Timer
@@ -152,6 +153,36 @@ class Context:
             return history if after.same(history.now) else history.then(after)
 
         self.update(edited)
+
+    def keep(self, name: str, value: Any) -> None:
+        """Remembers, beyond a refresh, what a page shows: a zoom, a cell that was picked."""
+        self.view[name] = value
+        self.update(lambda history: replace(history, view={**history.view, name: value}))
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """What this session looks at: it begins where the draft was left last, and goes its own way."""
+        mine = f"view of {self.draft_id}"
+        if mine not in st.session_state:
+            st.session_state[mine] = dict(self.history().view)
+        return st.session_state[mine]
+
+    def choosing(
+        self, name: str, options: Collection[Any] | None = None, default: Any = None
+    ) -> dict[str, Any]:
+        """The arguments that make a widget show, and keep, what was chosen or written.
+
+        Args:
+            name: of the choice and of the widget.
+            options: what may be chosen now; None: anything.
+            default: where nothing was, or what is no longer among the options; by default their first.
+        """
+        value = self.view.get(name)
+        if value is None or (options is not None and value not in options):
+            value = next(iter(options or ()), "") if default is None else default
+        if st.session_state.get(name) != value:
+            st.session_state[name] = value
+        return {"key": name, "on_change": lambda: self.keep(name, st.session_state[name])}
 
     def start(self, task: str, params: dict[str, Any], name: str = "") -> None:
         """Starts a background job and notes it in the draft, under ``name`` or else the task's."""

@@ -13,7 +13,7 @@ import streamlit as st
 from puma_dash.ui import text
 from puma_dash.ui.explore import Rows, fields, ids, marks_of, ranking
 from puma_dash.ui.gesture import MODES, combine
-from puma_dash.ui.panels import signed
+from puma_dash.ui.panels import segments, signed
 from puma_dash.ui.rules import Condition, Field, Text, lowest, matching, pasted
 from puma_dash.ui.state import Context
 from puma_dash.ui.strip import Bins, psi_strip
@@ -53,10 +53,9 @@ def most_harmful(here: Context, rows: Rows) -> None:
             "How many of the most harmful",
             1,
             rows.n,
-            min(50, rows.n),
-            key="top_k",
             label_visibility="collapsed",
             width=105,
+            **here.choosing("top_k", range(1, rows.n + 1), min(50, rows.n)),
         )
         st.button(
             f"{k:,} most harmful",
@@ -208,13 +207,7 @@ def rule(here: Context, rows: Rows, draft: Draft) -> None:
     lines = st.session_state.setdefault("rule", [0])
     conditions = [_condition(known, line, len(lines) > 1) for line in lines]
     any_of = len(lines) > 1 and (
-        st.segmented_control(
-            "A row must meet",
-            ["all of these", "any of these"],
-            default="all of these",
-            required=True,
-            key="any",
-        )
+        segments("A row must meet", ["all of these", "any of these"], default="all of these", key="any")
         == "any of these"
     )
     st.button("Add a condition", icon=":material/add:", type="tertiary", on_click=_add_line)
@@ -258,10 +251,7 @@ def _icon_line(line: int) -> None:
 def paste(here: Context, rows: Rows) -> None:
     """Selects rows by pasted numbers or ids."""
     by_id = rows.id is not None and (
-        st.segmented_control(
-            "These are", ["row numbers", rows.id], default="row numbers", required=True, key="by"
-        )
-        == rows.id
+        segments("These are", ["row numbers", rows.id], default="row numbers", key="by") == rows.id
     )
     given = st.text_area(
         f"Values of {rows.id}" if by_id else f"Row numbers from 0 to {rows.n - 1}",
@@ -319,12 +309,11 @@ def sets(here: Context, rows: Rows, draft: Draft) -> None:
 
 def _apply(here: Context, rows: Rows, found: np.ndarray, what: str, key: str) -> None:
     """How the rows found meet the selection, and the button that does it."""
-    mode = st.segmented_control(
+    mode = segments(
         "With the selection so far",
         MODES,
+        lambda mode: MODE_WORDS[mode].capitalize(),
         default="replace",
-        format_func=lambda mode: MODE_WORDS[mode].capitalize(),
-        required=True,
         key=f"mode-{key}",
     )
     st.button(

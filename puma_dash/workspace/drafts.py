@@ -194,9 +194,11 @@ class History:
     patch: str = ""
     """Cache key of the patch last computed from this draft."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """How the last patch was asked for, so that adjusting starts from there."""
+    """How a patch is asked for, so that adjusting starts from there."""
     races: dict[str, str] = field(default_factory=dict)
     """"PATCH/METHOD" -> cache key of what that method made of the plan of that patch."""
+    view: dict[str, Any] = field(default_factory=dict)
+    """What the pages show, by name: colour, map, zoom, the cell that is picked ..."""
 
     @property
     def now(self) -> Draft:
@@ -323,7 +325,8 @@ def _parsed(data: dict[str, Any]) -> tuple[str, History]:
 
     states = tuple(map(draft, data["states"]))
     jobs, settings, races = (dict(data[name]) for name in ("jobs", "settings", "races"))
-    history = History(states, int(data["at"]), jobs, str(data["patch"]), settings, races)
+    view = dict(data.get("view", {}))  # the first drafts had none
+    history = History(states, int(data["at"]), jobs, str(data["patch"]), settings, races, view)
     if not 0 <= history.at < len(states):
         raise ValueError("the present is not among the states")
     return data["project"], history

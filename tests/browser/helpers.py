@@ -18,9 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @contextmanager
 def serving(app, home, log, cwd=ROOT):
     """Yields the base URL of a Streamlit server that runs `app`; its output goes to the file `log`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(port)]
     environment = os.environ | {"PUMA_DASH_HOME": str(home), "STREAMLIT_SERVER_HEADLESS": "true"}
     with (
@@ -40,6 +38,13 @@ def serving(app, home, log, cwd=ROOT):
             yield f"http://127.0.0.1:{port}"
         finally:
             stop_group(process)
+
+
+def free_port():
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def wait_for_health(port, process, log, seconds=60):

@@ -83,6 +83,7 @@ def test_patching_the_most_harmful_rows_helps_and_is_reported(explore, tmp_path)
     found = page.get_by_text(re.compile(r"Fixes \d+ and breaks \d+ of 400 test rows")).inner_text()
     fixed, broken = map(int, re.search(r"Fixes (\d+) and breaks (\d+)", found).groups())
     assert fixed > broken
+    expect(page.get_by_text(re.compile(r"^\d+ test rows?, largest change of confidence"))).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Report").click()
     path = tmp_path / "report.html"

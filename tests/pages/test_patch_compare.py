@@ -1,9 +1,12 @@
 """The Patch and Compare pages in each state, beyond the way through them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from puma_dash.ui import state
+from puma_dash.ui.became import flipped
+from puma_dash.ui.figures import thumbnails
 from puma_dash.ui.patching import keep_plan, plan_of_draft
 from puma_dash.workspace.drafts import Draft
 from puma_dash.workspace.store import Store, home
@@ -167,6 +170,56 @@ def test_each_flip_cell_shows_its_rows(open_page, prepared, compared):
             assert "No validation row is of this kind." in texts(at)
 
 
+def test_after_accepting_each_flip_cell_of_test_shows_its_rows(open_page, prepared, psi):  # noqa: F811
+    name = patched(prepared, remove=tuple(np.argsort(psi)[:31].tolist()))
+    keep(patch=name)
+    prepared.accept({**SOURCE, "patch": name}, lambda *_: None, None)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert not at.exception, at.exception
+    details = state.ledger().decision(name).details["test"]
+    changed = pd.DataFrame(**details["changed"])
+    for kind, count in details["flips"].items():
+        at = at.segmented_control(key="flips-test").set_value(kind).run()
+        shown = [d.value for d in at.dataframe if "confidence after" in d.value]
+        if not count:
+            assert "No test row is of this kind." in texts(at)
+            continue
+        (rows,) = shown
+        assert len(rows) == min(count, 120)
+        assert ((rows["before"] == rows["label"]) == (kind in ("broken", "kept right"))).all()
+        assert ((rows["after"] == rows["label"]) == (kind in ("fixed", "kept right"))).all()
+        assert "data: cluster" in rows
+        if kind in ("fixed", "broken"):
+            known = changed[changed["kind"] == kind].set_index("row").loc[rows["row"]]
+            np.testing.assert_allclose(rows["confidence after"], known["confidence after"], rtol=1e-5)
+            np.testing.assert_allclose(rows["confidence before"], known["confidence before"], rtol=1e-5)
+
+
+def test_pictures_come_with_the_rows_that_flipped():
+    arrays = {
+        **{name: np.array([0, 1, 1]) for name in ("target", "predicted", "flips.after")},
+        **{name: np.array([0.5, 0.75, 1]) for name in ("confidence", "flips.confidence")},
+        "images": np.arange(48, dtype=np.uint8).reshape(3, 4, 4),
+    }
+    shown = flipped(arrays, [], ["a", "b"], np.array([2, 0]))
+    assert list(shown)[:2] == ["image", "row"]
+    assert shown["image"] == thumbnails(arrays["images"][[2, 0]])
+    assert shown["label"] == ["b", "a"]
+
+
+def test_where_the_cache_was_emptied_the_rows_that_changed_sides_are_told(
+    open_page,
+    prepared,
+    psi,  # noqa: F811
+):
+    name = patched(prepared, remove=tuple(np.argsort(psi)[:33].tolist()))
+    keep(patch=name)
+    prepared.accept({**SOURCE, "patch": name}, lambda *_: None, None)
+    Store(home() / "cache")._path(state.ledger().decision(name).details["test"]["rows"]).unlink()
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert "still known" in texts(at)
+
+
 def test_the_rails_name_their_test(open_page, prepared, compared):
     keep(patch=compared)
     at = open_page(COMPARE, project="radial", draft=DRAFT)
@@ -245,7 +298,7 @@ def test_a_failing_patch_needs_a_reason_to_be_accepted(open_page, prepared, jobs
     name = patched(prepared, remove=tuple(np.argsort(-psi)[:150].tolist()), method="influence")
     keep(patch=name)
     at = open_page(COMPARE, project="radial", draft=DRAFT)
-    assert "fails: cross-entropy" in texts(at).replace("\\", "")
+    assert "worse than allowed: cross-entropy" in texts(at).replace("\\", "")
     assert primary(at) == []
     button(at, "Accept").click().run()
     assert "Say why it is accepted all the same." in texts(at)

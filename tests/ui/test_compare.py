@@ -14,7 +14,7 @@ from puma_dash.ui.compare import (
     p_value,
     patch_sentence,
     race_table,
-    rails_sentence,
+    verdict,
     verdict_table,
 )
 from puma_dash.ui.race import rival_plan
@@ -63,22 +63,32 @@ def compared(verdicts=("pass",), fixed=41, broken=9, p=1e-4):
 def test_the_headline():
     assert flips_sentence(compared(["pass", "pass"])) == (
         "Fixes 41 and breaks 9 of 397 validation rows (McNemar p < .001); ECE 0.061 → 0.038; "
-        "all 2 rails hold."
+        "all that had to hold held: rail 0, rail 1."
     )
 
 
 @pytest.mark.parametrize(
     ("verdicts", "told"),
     [
-        ([], "nothing had to hold"),
-        (["pass"], "rail 0 holds"),
-        (["pass", "fail", "inconclusive"], "fails: rail 1 +0.0200 (at most 0.01)"),
-        (["pass", "inconclusive"], "1 of 2 rails hold, inconclusive: rail 1"),
-        (["inconclusive"], "inconclusive: rail 0"),
+        ([], ("inconclusive", "nothing had to hold")),
+        (["pass"], ("pass", "all that had to hold held: rail 0")),
+        (["pass", "fail", "inconclusive"], ("fail", "worse than allowed: rail 1 +0.0200 (at most 0.01)")),
+        (
+            ["pass", "inconclusive"],
+            ("inconclusive", "these rows do not decide whether rail 1 held; rail 0 did"),
+        ),
+        (["inconclusive"], ("inconclusive", "these rows do not decide whether rail 0 held")),
     ],
 )
 def test_the_verdict_in_words(verdicts, told):
-    assert rails_sentence(compared(verdicts)) == told
+    assert verdict(compared(verdicts)) == told
+
+
+def test_what_is_held_on_the_split_itself_is_not_said_to_be():
+    on_test = {**compared(["pass"]), "split": "test"}
+    on_test["verdicts"]["data"][0][1] = "rail 0 on test"
+    assert verdict(on_test)[1] == "all that had to hold held: rail 0"
+    assert verdict_table(on_test)["rail"].iloc[0] == "rail 0, nats"
 
 
 @pytest.mark.parametrize(("p", "told"), [(0.0004, "p < .001"), (0.02, "p = .020"), (1.0, "p = 1.000")])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import puma_dash as puma
-from puma_dash.ui.report import Decision, examples_of, report_html, verdict
+from puma_dash.ui.report import Decision, examples_of, headline, report_html
 
 EVIL = "</script><img src=x onerror=alert(1)>"
 
@@ -126,24 +126,25 @@ def test_examples_are_relabelled_rows_where_none_is_removed():
 def rails(*verdicts, held=True):
     """A comparison on test with these verdicts."""
     data = [[f"c{i} on test", verdict] for i, verdict in enumerate(verdicts)]
-    frame = pd.DataFrame(data, columns=["label", "verdict"]).assign(held=held)
+    frame = pd.DataFrame(data, columns=["label", "verdict"])
+    frame = frame.assign(held=held, criterion=frame["label"], measured=0.5, tolerance=0.25)
     return {"split": "test", "verdicts": frame.to_dict("split")}
 
 
 @pytest.mark.parametrize(
     ("comparison", "strength", "kind", "words"),
     [
-        (rails("pass", "pass"), 1, "pass", "all that had to hold held: c0, c1"),
-        (rails("pass", "fail"), 1, "fail", "c1 got worse than was allowed"),
-        (rails("pass", "inconclusive"), 1, "inconclusive", "do not decide whether c1 held"),
-        (rails("fail", "inconclusive"), 1, "fail", "c0 got worse"),
+        (rails("pass", "pass"), 1, "pass", "On test, all that had to hold held: c0, c1."),
+        (rails("pass", "fail"), 1, "fail", "On test, worse than allowed: c1 +0.5000 (at most 0.25)."),
+        (rails("pass", "inconclusive"), 1, "inconclusive", "do not decide whether c1 held; c0 did."),
+        (rails("fail", "inconclusive"), 1, "fail", "worse than allowed: c0"),
         (rails("pass", "fail", held=[True, False]), 1, "pass", "held: c0."),
-        (rails(), 1, "inconclusive", "Nothing was asked to hold"),
+        (rails(), 1, "inconclusive", "On test, nothing had to hold."),
         (rails("pass"), 0, "fail", "Nothing was applied"),
     ],
 )
 def test_the_headline_holds_the_verdict(comparison, strength, kind, words):
-    found, sentence = verdict({"strength": strength}, comparison)
+    found, sentence = headline({"strength": strength}, comparison)
     assert found == kind
     assert words in sentence
 

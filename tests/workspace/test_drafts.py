@@ -1,5 +1,7 @@
 """Drafts: what an edit changes, what undo brings back, and what a disk keeps of it."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -102,15 +104,24 @@ def test_the_disk_gives_back_what_it_got(reload):
         {"a": [0], "b": rows, "none": []},
         "an action",
     )
-    history = History((Draft(), draft, Draft()), 1, {"patch": "1"}, "key", {"steps": 3})
+    view = {"colour": "label", "zoom of a map": [[0, 1], [2, 3]]}
+    history = History((Draft(), draft, Draft()), 1, {"patch": "1"}, "key", {"steps": 3}, view=view)
     back = reload(history)
     assert all(mine.same(theirs) for mine, theirs in zip(back.states, history.states, strict=True))
     np.testing.assert_array_equal(back.now.selection, np.sort(rows))
     assert marks(back.now) == (sorted(rows[:1000].tolist()), {5: 0.1, 1_000_000: 3.0}, {0: 1, 7: 2})
-    assert (back.at, back.jobs, back.patch, back.settings, back.now.action) == (
+    assert (back.at, back.jobs, back.patch, back.settings, back.now.action, back.view) == (
         *(1, {"patch": "1"}, "key", {"steps": 3}),
-        "an action",
+        *("an action", view),
     )
+
+
+def test_a_draft_from_before_views_were_kept_is_read(tmp_path):
+    drafts.save(tmp_path, ID, PROJECT, History((Draft(remove=[1]),)))
+    path = tmp_path / f"{ID}.json"
+    older = {name: value for name, value in json.loads(path.read_text()).items() if name != "view"}
+    path.write_text(json.dumps(older))
+    assert drafts.load(tmp_path, ID, PROJECT).now.remove.tolist() == [1]
 
 
 def test_what_another_process_wrote_is_read(tmp_path):
