@@ -58,7 +58,7 @@ def serve(source: Source = "digits", port: Port = 8501) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     typer.echo(f"PUMA Dash {__version__}: http://127.0.0.1:{port}")
     os.chdir(app_folder())
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command = [sys.executable, "-m", "puma_dash.ui.server", "run", "app.py", "--server.port", str(port)]
     os.execv(sys.executable, command)
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def serving(app, home, log, cwd=ROOT):
     """Yields the base URL of a Streamlit server that runs `app`; its output goes to the file `log`."""
     port = free_port()
-    command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(port)]
+    command = [sys.executable, "-m", "puma_dash.ui.server", "run", str(app), "--server.port", str(port)]
     environment = os.environ | {"PUMA_DASH_HOME": str(home), "STREAMLIT_SERVER_HEADLESS": "true"}
     with (
         log.open("wb") as output,
