@@ -32,7 +32,6 @@ def test_small_answers_do_not_wait_for_acknowledgements(server):
     assert taken[len(taken) // 4] < 0.03  # with Nagle's algorithm all but the first few take 0.04
 
 
-
 @pytest.mark.parametrize("name", FIRST_PAGE)
 def test_what_is_imported_ahead_exists(name):
     assert importlib.import_module(name)
