@@ -200,7 +200,7 @@ def forecast_table(metrics: dict[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
     frame = pd.DataFrame(**metrics).round(4)
-    frame.insert(0, "metric", [METRICS[name] for name in frame.index])
+    frame.insert(0, "metric", [METRICS.get(name, name.capitalize()) for name in frame.index])
     return frame
 
 
