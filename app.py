@@ -5,7 +5,7 @@ import streamlit as st
 from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.panels import preparing
 from puma_dash.ui.state import Context, ledger, open_context, sources
-from puma_dash.ui.text import DEMOS, PSI_SENTENCE, escape
+from puma_dash.ui.text import DEMOS, PSI_SENTENCE, escape, percent
 
 
 def main() -> None:
@@ -35,15 +35,13 @@ def opened(here: Context) -> None:
     st.subheader(escape(info["name"]))
     rows = info["rows"]
     with st.container(border=True):
-        columns = st.columns(4)
-        columns[0].metric("Training rows", f"{rows['train']:,}")
-        columns[1].metric(
-            "Validation accuracy", f"{info['metrics']['accuracy']:.1%}", help=f"n = {rows['validation']:,}"
-        )
-        columns[2].metric("Validation NLL", f"{info['metrics']['nll']:.3f} nats")
-        columns[3].metric(
-            "Validation ECE", f"{info['metrics']['ece']:.3f}", help="15 equal-width bins, a fraction"
-        )
+        found = info["metrics"]
+        with st.container(horizontal=True, gap="large"):
+            st.metric("Training rows", f"{rows['train']:,}", width="content")
+            st.metric("Accuracy", percent(found["accuracy"]), width="content")
+            st.metric("NLL (nats)", f"{found['nll']:.3f}", width="content")
+            st.metric("ECE, 15 bins", f"{found['ece']:.3f}", width="content")
+        st.caption(f"Accuracy, NLL and ECE on validation, n = {rows['validation']:,}.")
         st.markdown(
             f":material/check_circle: **Data** {rows['train']:,} training, {rows['validation']:,} "
             f"validation, {rows['test']:,} test rows  \n"

@@ -23,7 +23,7 @@ from puma_dash.ui.compare import (
 )
 from puma_dash.ui.figures import class_figure, predicted_measured_figure, reliability_figure
 from puma_dash.ui.history import entry_report
-from puma_dash.ui.panels import chart, job, ready
+from puma_dash.ui.panels import chart, job, ready, side_by_side
 from puma_dash.ui.race import race
 from puma_dash.ui.state import Context, ledger, open_context
 
@@ -181,7 +181,7 @@ def measures(here: Context, comparison: dict) -> None:
     st.subheader("Metrics")
     st.dataframe(metric_table(comparison), hide_index=True)
     st.caption(f"{split}, n = {n:,}; interval of the change: 95 %, paired bootstrap over rows.")
-    left, right = st.columns(2, gap="large")
+    left, right = side_by_side()
     with left:
         st.subheader("Reliability")
         before, after = binned(comparison, "before"), binned(comparison, "after")

@@ -13,6 +13,8 @@ from puma_dash.ui.state import Context, context, jobs, ledger
 from puma_dash.ui.text import escape
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
+SIDEBAR = 220
+"""Its width in pixels; the pages need the rest."""
 PAGES = (
     ("app.py", "Workspace", ":material/folder_open:"),
     ("pages/1_Health.py", "Health", ":material/monitor_heart:"),
@@ -26,8 +28,9 @@ PAGES = (
 
 def bootstrap(title: str) -> Context | None:
     """The context of the page called ``title``, after drawing its frame; may run any number of times."""
-    st.set_page_config(page_title=f"{title} · PUMA Dash", page_icon=str(ASSETS / "logo.svg"), layout="wide")
-    st.logo(str(ASSETS / "logo.svg"), size="large")
+    logo = str(ASSETS / "logo.svg")
+    st.set_page_config(f"{title} · PUMA Dash", logo, layout="wide", initial_sidebar_state=SIDEBAR)
+    st.logo(logo, size="large")
     here = context()
     jobs()
     try:

@@ -12,6 +12,7 @@ from puma_dash.core.first_order import predicted_change
 from puma_dash.ui.figures import thumbnails
 from puma_dash.ui.rules import Field, Text
 from puma_dash.ui.state import Context, entry
+from puma_dash.ui.text import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,18 +149,17 @@ class Colouring:
     criterion: str | dict[str, Any] | None = None
     values: np.ndarray | None = None
     categories: list[str] | None = None
-    title: str = "psi"
 
     @property
     def sequential(self) -> bool:
         """Whether the values run from low to high, with no zero in between that means something."""
         return self.criterion is None and self.categories is None
 
-    def load(self) -> tuple[np.ndarray | None, list[str] | None, str]:
-        """Values or codes (n,), their categories, title of the scale; no values where not computed."""
+    def load(self) -> tuple[np.ndarray | None, list[str] | None]:
+        """Values or codes (n,) and their categories; no values where not computed."""
         if self.criterion is None:
-            return self.values, self.categories, self.title
-        return psi_of(self.rows.here, self.criterion), None, "psi"
+            return self.values, self.categories
+        return psi_of(self.rows.here, self.criterion), None
 
 
 def psi_of(here: Context, criterion: str | dict[str, Any]) -> np.ndarray | None:
@@ -229,13 +229,13 @@ def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
             f"psi of {asked.params['label']}", Colouring(rows, criterion=asked.params["criterion"])
         )
     right = (rows.target == rows.predicted).astype(np.int32)
-    found["label"] = Colouring(rows, values=rows.target, categories=rows.classes, title="label")
-    found["prediction"] = Colouring(rows, values=rows.predicted, categories=rows.classes, title="prediction")
-    found["fit"] = Colouring(rows, values=right, categories=FIT, title="fit")
-    found["confidence"] = Colouring(rows, values=rows.confidence, title="confidence")
-    found["loss"] = Colouring(rows, values=rows.loss, title="loss")
+    found["label"] = Colouring(rows, values=rows.target, categories=rows.classes)
+    found["prediction"] = Colouring(rows, values=rows.predicted, categories=rows.classes)
+    found["fit"] = Colouring(rows, values=right, categories=FIT)
+    found["confidence"] = Colouring(rows, values=rows.confidence)
+    found["loss"] = Colouring(rows, values=rows.loss)
     for name, (values, categories) in rows.columns.items():
-        found[name] = Colouring(rows, values=values, categories=categories, title=name)
+        found[name] = Colouring(rows, values=values, categories=categories)
     return found
 
 
@@ -267,7 +267,7 @@ def hover_texts(rows: Rows, some: np.ndarray) -> list[str]:
         some, rows.target[some], rows.predicted[some], rows.confidence[some], rows.psi[some], strict=True
     )
     return [
-        f"row {i:,}\nlabel {rows.classes[t]}, predicted {rows.classes[p]} ({c:.0%})\npsi {s:+.3f}"
+        f"row {i:,}\nlabel {rows.classes[t]}, predicted {rows.classes[p]} ({percent(c, 0)})\npsi {s:+.3f}"
         for i, t, p, c, s in each
     ]
 

@@ -10,11 +10,11 @@ import streamlit as st
 from puma_dash.core.evaluation import estimates
 from puma_dash.core.evaluation.estimates import Estimate
 from puma_dash.ui.explore import PSI
-from puma_dash.ui.findings import interval, percent
+from puma_dash.ui.findings import interval
 from puma_dash.ui.health import Held, Slice
 from puma_dash.ui.panels import duration, job
 from puma_dash.ui.state import Context, entry
-from puma_dash.ui.text import escape
+from puma_dash.ui.text import escape, percent
 
 ICONS = {"ok": ":material/check_circle:", "note": ":material/info:", "warning": ":material/warning:"}
 STATUSES = {"warning": "warnings", "note": "notes", "ok": "fine"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -11,7 +11,12 @@ from puma_dash.ui.state import Context, jobs
 from puma_dash.ui.text import escape
 from puma_dash.workspace.jobs import JobState
 
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
 POLL_SECONDS = 0.5
+SIDE = 580
+"""Pixels of the right one of two containers: a table of seven columns has room."""
 
 
 def no_project() -> None:
@@ -129,6 +134,12 @@ def size(count: float) -> str:
 def signed(value: float | None, digits: int = 4) -> str:
     """A change with its sign and a real minus."""
     return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def side_by_side() -> tuple[DeltaGenerator, DeltaGenerator]:
+    """Two containers beside each other; where the page is too narrow for both, below each other."""
+    with st.container(horizontal=True, gap="medium"):
+        return st.container(), st.container(width=SIDE)
 
 
 def chart(figure: Any, alt: str, read: str, *, key: str, **options: Any) -> None:

@@ -225,7 +225,7 @@ def examples_of(plan: dict[str, Any], arrays: Arrays, known: dict[str, Any]) -> 
             "row": chosen,
             "label": [classes[k] for k in arrays["target"][chosen]],
             "model said": [classes[k] for k in arrays["predicted"][chosen]],
-            "confidence": [f"{value:.0%}" for value in arrays["confidence"][chosen]],
+            "confidence": [text.percent(value, 0) for value in arrays["confidence"][chosen]],
             "loss": [f"{value:.2f}" for value in arrays["loss"][chosen]],
         }
     )
@@ -258,14 +258,13 @@ def _marked(comparison: dict[str, Any]) -> pd.DataFrame:
 
     frame = pd.DataFrame(**comparison["marked"])
     for column in frame.columns[2:]:
-        frame[column] = frame[column].map(("{:.1%}" if column.startswith("accuracy") else "{:.3f}").format)
+        shown = text.percent if column.startswith("accuracy") else "{:.3f}".format
+        frame[column] = frame[column].map(shown)
     return frame
 
 
 def _rates(groups: pd.DataFrame) -> pd.DataFrame:
-    return groups.assign(
-        before=groups["before"].map("{:.1%}".format), after=groups["after"].map("{:.1%}".format)
-    )
+    return groups.assign(before=groups["before"].map(text.percent), after=groups["after"].map(text.percent))
 
 
 def _facts(diagnostics: dict[str, Any]) -> list[tuple[str, str]]:

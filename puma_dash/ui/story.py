@@ -27,17 +27,17 @@ def open_story(here: Context, row: int) -> None:
 
 def story(here: Context, rows: Rows, draft: Draft) -> None:
     """The story last opened: what the pages know at once, and the rest when the worker has found it."""
-    title_at, number_at, close_at = st.columns([1.3, 1, 0.5], vertical_alignment="center")
     state = here.job("story")
     row = None if state is None else int(state.params["row"])
-    title_at.subheader("Story" if row is None else f"Row {row:,}")
+    line = st.container(horizontal=True, vertical_alignment="center", gap="xsmall")
+    line.subheader("Story" if row is None else f"Row {row:,}", width="stretch")
 
     def asked() -> None:
         number = st.session_state["story_number"]
         if number is not None:
             open_story(here, int(number))
 
-    number_at.number_input(
+    line.number_input(
         "Story of row number",
         0,
         rows.n - 1,
@@ -45,6 +45,7 @@ def story(here: Context, rows: Rows, draft: Draft) -> None:
         key="story_number",
         placeholder="row number",
         label_visibility="collapsed",
+        width=118,
         on_change=asked,
     )
     if state is None or row is None or row >= rows.n:
@@ -53,7 +54,7 @@ def story(here: Context, rows: Rows, draft: Draft) -> None:
             "what it is suspected of."
         )
         return
-    close_at.button(
+    line.button(
         "", icon=":material/close:", key="close_story", help="Close", on_click=lambda: here.forget("story")
     )
     with st.container(border=True):
@@ -72,7 +73,7 @@ def known(here: Context, rows: Rows, draft: Draft, row: int) -> None:
     label, predicted = (text.escape(rows.classes[codes[row]]) for codes in (rows.target, rows.predicted))
     pairs = [
         ("Label", label),
-        ("Prediction", f"{predicted} ({rows.confidence[row]:.0%})"),
+        ("Prediction", f"{predicted} ({text.percent(rows.confidence[row], 0)})"),
         ("Loss", f"{rows.loss[row]:.3f}"),
     ]
     if mark := marks_of(rows, at, draft)[0]:

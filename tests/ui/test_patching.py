@@ -98,14 +98,14 @@ def test_valuable_rows_can_be_kept():
 @pytest.mark.parametrize(("count", "told"), [(5, False), (6, True)])
 def test_a_large_share_of_a_class_is_said(count, told):
     found = cautions(rows(MANY), Draft(remove=range(count)))
-    assert [("cat (6%)" in caution.text) for caution in found] == [True] * told
+    assert [("cat (6 %)" in caution.text) for caution in found] == [True] * told
 
 
 def test_many_large_shares_are_summed_up():
     many = rows(np.repeat(np.arange(6), 10))
     many = Rows(**{**vars(many), "classes": list("abcdef")})
     (caution,) = cautions(many, Draft(remove=np.r_[np.arange(0, 60, 10), 1, 2]))
-    assert "out of 6 of 6 classes, most of a (30%), b (10%), c (10%)" in caution.text
+    assert "out of 6 of 6 classes, most of a (30 %), b (10 %), c (10 %)" in caution.text
 
 
 def test_the_button_names_the_effect():
