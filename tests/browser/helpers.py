@@ -15,12 +15,23 @@ from playwright.sync_api import Error
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@contextmanager
-def serving(app, home, log, cwd=ROOT):
-    """Yields the base URL of a Streamlit server that runs `app`; its output goes to the file `log`."""
+ENDS = (signal.SIGTERM, signal.SIGKILL)
+
+
+def free_port():
+    """A port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(app, home, log, cwd=ROOT, port=None, ends=ENDS):
+    """Yields the base URL of a Streamlit server that runs `app`; its output goes to the file `log`.
+
+    It is ended by the signals `ends`, each where the one before did not help.
+    """
+    port = port or free_port()
     command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(port)]
     environment = os.environ | {"PUMA_DASH_HOME": str(home), "STREAMLIT_SERVER_HEADLESS": "true"}
     with (
@@ -39,7 +50,7 @@ def serving(app, home, log, cwd=ROOT):
             wait_for_health(port, process, log)
             yield f"http://127.0.0.1:{port}"
         finally:
-            stop_group(process)
+            stop_group(process, ends)
 
 
 def wait_for_health(port, process, log, seconds=60):
@@ -63,9 +74,9 @@ def is_healthy(port):
             return False
 
 
-def stop_group(process):
+def stop_group(process, ends=ENDS):
     """Ends the process and all that is in its group: politely, then for good."""
-    for end in (signal.SIGTERM, signal.SIGKILL):
+    for end in ends:
         with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, end)
             process.wait(10)
