@@ -1,5 +1,5 @@
 # `make` prints what there is to make. Another Python: make PYTHON=python3.12 ...
-# More for pytest: make test ARGS="-k lasso".
+# More for pytest: make test ARGS="-k lasso". On more cores: ARGS="-n 8".
 
 VENV  := .venv
 RUN   := $(VENV)/bin/python
@@ -21,7 +21,7 @@ PYTHON = $(shell for candidate in $(RUN) python3 python3.13 python3.12 python3.1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser lint bench bench-peers clean
+.PHONY: help install demo test browser lint docs bench bench-peers clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -48,16 +48,20 @@ demo: install  ## open the app on real data at http://127.0.0.1:8501
 	$(VENV)/bin/puma-dash demo
 
 test: install browser  ## run all tests, those in a real Chromium too (found, or installed)
-	$(RUN) -m pytest --timeout=600 $(ARGS)
+	$(RUN) -m pytest -n 2 --timeout=600 $(ARGS)
 
 # Without a browser its tests say why they are skipped, or fail where CI=true: that verdict is pytest's.
 browser: install  ## find a Chromium or Chrome for the tests, or install one
 	@$(RUN) scripts/browser.py --install || true
 
-lint: install  ## check style, format and types
+lint: install  ## check style, format, types and the Dockerfile
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/hadolint Dockerfile
+
+docs: install  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
 
 bench: install  ## measure speed and fidelity, print tables
 	PEERS=$(PEERS) $(RUN) -m benchmarks $(ARGS)
@@ -72,5 +76,5 @@ $(PEERS)/.installed: benchmarks/requirements-peers.txt | $(STAMP)
 	@touch $@
 
 clean:  ## remove .venv, caches and build leftovers
-	rm -rf $(VENV) .venv-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

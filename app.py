@@ -3,9 +3,9 @@
 import streamlit as st
 
 from puma_dash.ui.bootstrap import bootstrap
-from puma_dash.ui.panels import preparing
+from puma_dash.ui.panels import plain_number, preparing
 from puma_dash.ui.state import Context, ledger, open_context, sources
-from puma_dash.ui.text import DEMOS, PSI_SENTENCE, escape, percent
+from puma_dash.ui.text import DEMOS, METRICS, PSI_SENTENCE, escape, percent
 
 
 def main() -> None:
@@ -35,20 +35,19 @@ def opened(here: Context) -> None:
     st.subheader(escape(info["name"]))
     rows = info["rows"]
     with st.container(border=True):
-        found = info["metrics"]
         with st.container(horizontal=True, gap="large"):
             st.metric("Training rows", f"{rows['train']:,}", width="content")
-            st.metric("Accuracy", percent(found["accuracy"]), width="content")
-            st.metric("NLL (nats)", f"{found['nll']:.3f}", width="content")
-            st.metric("ECE, 15 bins", f"{found['ece']:.3f}", width="content")
-        st.caption(f"Accuracy, NLL and ECE on validation, n = {rows['validation']:,}.")
+            for name in here.task.headline:
+                value, shown = info["metrics"][name], percent if name == "accuracy" else plain_number
+                st.metric(METRICS[name], shown(value), width="content")
+        st.caption(f"Metrics on validation, n = {rows['validation']:,}.")
         st.markdown(
             f":material/check_circle: **Data** {rows['train']:,} training, {rows['validation']:,} "
             f"validation, {rows['test']:,} test rows  \n"
             f":material/check_circle: **Model** {escape(info['summary'])}, {info['parameters']:,} "
-            f"parameters, trained on {info['loss']} with weight decay "
+            f"parameters, trained on {escape(info['loss'])} with weight decay "
             f"{weight_decay(info['weight_decay'])}  \n"
-            ":material/check_circle: **Criterion** cross-entropy on validation  \n"
+            f":material/check_circle: **Criterion** {here.main['label']} on validation  \n"
             ":material/check_circle: **Prepared** predictions, psi of every training row, a map"
         )
         with st.container(horizontal=True):

@@ -4,14 +4,15 @@ import numpy as np
 import streamlit as st
 
 from puma_dash.core.evaluation import calibration
+from puma_dash.core.task import REGRESSION
 from puma_dash.ui import findings, health, health_figures
 from puma_dash.ui.bootstrap import bootstrap
-from puma_dash.ui.explore import Rows
 from puma_dash.ui.health import Held, Slice
-from puma_dash.ui.health_panels import card, checks, explore_these, robustness
-from puma_dash.ui.panels import chart, ready, side_by_side
+from puma_dash.ui.health_panels import card, checks, explore_these, influence, pick_slice, robustness
+from puma_dash.ui.panels import chart, ready, segments, side_by_side
 from puma_dash.ui.state import Context
 from puma_dash.ui.text import escape, percent
+from puma_dash.ui.values_panels import values_health
 
 LABELS = {"nll": "NLL (nats)", "brier": "Brier score", "ece": "ECE, 15 bins", "smooth_ece": "Smooth ECE"}
 HELP = {
@@ -26,6 +27,9 @@ def main() -> None:
     """Draws the page."""
     here = ready(bootstrap("Health"))
     st.title("Health")
+    if here.task is REGRESSION:
+        values_health(here)
+        return
     held = Held.of(here)
     first, *others = findings.findings(held)
     st.markdown(f"#### {escape(first)}")
@@ -146,34 +150,12 @@ def slices(here: Context, held: Held) -> None:
     shown["p"] = ["too few rows" if np.isnan(p) else findings.p_text(p) for p in table["corrected"]]
     shown["nll"] = table["nll"]
     number = st.column_config.NumberColumn
-    longest = int(table["name"].str.len().max()) if len(table) else 0
-    names = table["name"].tolist()
-    kept = here.view.get("slice")
-    line = names.index(kept) if kept in names else 0
-
-    def pick() -> None:
-        lines = st.session_state["slices"]["selection"]["rows"]
-        if lines and lines[0] < len(names):
-            here.keep("slice", names[lines[0]])
-
-    st.dataframe(
-        shown,
-        key="slices",
-        hide_index=True,
-        height=442,
-        on_select=pick,
-        selection_mode="single-row-required",
-        selection_default={"selection": {"rows": [line]}},
-        column_config={
-            "name": st.column_config.TextColumn("Slice", width=min(max(104, 7 * longest), 150)),
-            "n": number("n", format="localized", width=48),
-            "accuracy": number("Accuracy", format="%.1f %%", width=72),
-            "interval": st.column_config.TextColumn("95 % interval", width=92),
-            "difference": number("vs rest", format="%+.1f", width=62, help="In points of accuracy."),
-            "p": st.column_config.TextColumn("Evidence", width=78, help="p-value, corrected (Holm)."),
-            "nll": number("NLL", format="%.3f", width=54, help="Mean loss, in nats."),
-        },
-    )
+    config = {
+        "accuracy": number("Accuracy", format="%.1f %%", width=72),
+        "difference": number("vs rest", format="%+.1f", width=62, help="In points of accuracy."),
+        "nll": number("NLL", format="%.3f", width=54, help="Mean loss, in nats."),
+    }
+    line = pick_slice(here, shown, config)
     st.caption(
         "Sorted by evidence: how rarely a random set of that size has as many errors (Fisher's exact test). "
         f"Of {ranked:,} slices, about {max(1, round(0.05 * ranked)):,} would fall below p = .05 by chance "
@@ -199,7 +181,7 @@ def reliability(here: Context, held: Held) -> None:
     with st.container(horizontal=True):
         part = st.selectbox("Of which rows", list(parts), width=210, **here.choosing("part", parts))
         binnings = ["equal width", "equal mass"]
-        binning = st.segmented_control("Bins", binnings, required=True, **here.choosing("bins", binnings))
+        binning = segments("Bins", binnings, **here.choosing("bins", binnings))
     edges, bins, band = health.reliability(held, part, binning)
     state, filled = f"bin of {part}, {binning}", np.flatnonzero(bins["count"])
     number = here.view.get(state)
@@ -226,27 +208,6 @@ def reliability(here: Context, held: Held) -> None:
     right, inside = bins["accuracy"][number], len(chosen.rows)
     st.markdown(f"**{escape(chosen.name)}**: {percent(right)} right, n = {inside:,}")
     explore_these(here, chosen, "bin")
-
-
-def influence(here: Context) -> None:
-    """How psi is spread over the training rows; this chart's rows are training rows."""
-    st.subheader("Influence")
-    psi = Rows.of(here).psi
-    harmful, valuable, limits = health.tails(psi)
-    top = health.top_share(psi)
-    figure = health_figures.psi_figure(psi, limits, title=f"1 % of rows carry {100 * top:.0f} % of |psi|")
-    alt = health_figures.psi_alt(psi, len(harmful), len(valuable))
-    chart(figure, alt, health_figures.READ_PSI, key="psi")
-    st.markdown(
-        f"**Below −{health.FAR:g} robust deviations**: {len(harmful):,} of {len(psi):,} training rows "
-        f"({percent(len(harmful) / len(psi))}); above +{health.FAR:g}: {len(valuable):,}"
-    )
-    if len(harmful) and st.button(
-        f"Explore these {len(harmful):,} training rows", key="explore-tail", icon=":material/travel_explore:"
-    ):
-        here.edit(lambda draft: draft.selecting(harmful, "select the harmful tail"))
-        here.keep("colour", "psi of cross-entropy")
-        st.switch_page("pages/2_Explore.py", query_params=here.query)
 
 
 main()

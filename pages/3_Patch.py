@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from puma_dash.core.task import REGRESSION
 from puma_dash.ui import text
 from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.compare import Record, binding_sentence
 from puma_dash.ui.cost import cost, cost_sentence
 from puma_dash.ui.explore import Rows, forecast_now, gallery
 from puma_dash.ui.forecast import strength_chart
-from puma_dash.ui.panels import job, ready, signed
+from puma_dash.ui.panels import job, plain_number, ready, signed
 from puma_dash.ui.patching import (
     DEFAULTS,
     STRONGEST,
@@ -101,9 +102,10 @@ def review(here: Context, rows: Rows, draft: Draft) -> None:
             frame, columns = gallery(rows, chosen, draft)
             if name == "Relabel":
                 after = dict(draft.relabel.items())
-                names = [rows.classes[int(after[row])] for row in chosen.tolist()]
-                frame.insert(frame.columns.get_loc("label") + 1, "label after", names)
-                frame = frame.rename(columns={"label": "label before"})
+                what = here.task.target
+                new = rows.answers.words(np.array([after[row] for row in chosen.tolist()]))
+                frame.insert(frame.columns.get_loc(what) + 1, f"{what} after", new)
+                frame = frame.rename(columns={what: f"{what} before"})
             frame = frame.drop(columns="mark") if name != "Up-weight" else frame
             event = st.dataframe(
                 frame,
@@ -140,6 +142,7 @@ def settings(here: Context, rows: Rows, draft: Draft, impossible: bool) -> dict[
     box = st.container(border=True)
     last = {
         **DEFAULTS,
+        "hold": [here.task.criterion],
         "steps": 3 if here.overview.info["parameters"] <= SMALL else 1,
         **here.history().settings,
     }
@@ -153,7 +156,7 @@ def settings(here: Context, rows: Rows, draft: Draft, impossible: bool) -> dict[
     st.caption(text.METHOD_NOTES[method])
     chosen: dict[str, Any] = {"method": method}
     if method == "puma":
-        chosen |= held(here.criteria, last)
+        chosen |= held(here, rows, last)
         below = st.container()
         chosen |= puma_settings(last)
     elif method == "influence":
@@ -165,11 +168,11 @@ def settings(here: Context, rows: Rows, draft: Draft, impossible: bool) -> dict[
     with box:
         known = None if impossible else cost(here, plan, device)
         if method != "retrain" and not impossible:
-            change = forecast_now(rows, draft) * chosen["strength"]
+            change, main = forecast_now(rows, draft) * chosen["strength"], here.main
             relabelled = ", relabels not counted" if len(draft.relabel) else ""
             st.markdown(
-                f"Sum of psi: **{signed(change)} nats** of validation cross-entropy (now {rows.value:.4f}), "
-                f"before compensation{relabelled}."
+                f"Sum of psi: **{signed(change)} {main['unit']}** of validation {main['label']} (now "
+                f"{plain_number(rows.value, 4)}), before compensation{relabelled}."
             )
         if known is not None:
             st.markdown(cost_sentence(known))
@@ -191,8 +194,11 @@ def settings(here: Context, rows: Rows, draft: Draft, impossible: bool) -> dict[
     return plan
 
 
-def held(criteria: dict, last: dict) -> dict:
+def held(here: Context, rows: Rows, last: dict) -> dict:
     """Which criteria must not get worse, and by how much they may."""
+    criteria, most, step = here.criteria, 10.0, 0.005
+    if here.task is REGRESSION:  # in units of the data's own: a step is about a hundredth
+        most, step = None, 10.0 ** np.floor(np.log10(max(rows.value, 1e-9) / 50))
     hold = st.multiselect(
         "Must not get worse",
         list(criteria),
@@ -206,9 +212,9 @@ def held(criteria: dict, last: dict) -> dict:
         tolerance[name] = st.number_input(
             f"{criteria[name]['label']}: may get worse by ({criteria[name]['unit']})",
             0.0,
-            10.0,
+            most,
             last["tolerance"].get(name, 0.0),
-            0.005,
+            float(step),
             format="%.4f",
             key=f"tolerance-{name}",
         )
@@ -225,7 +231,8 @@ def standing(here: Context, known: dict | None, chosen: dict) -> None:
         if now is not None:
             facts = here.criteria[name]
             most = now + chosen["tolerance"].get(name, 0.0)
-            lines.append(f"{text.escape(facts['label'])} **{now:.4f}**, at most {most:.4f} ({facts['unit']})")
+            now, most = plain_number(now, 4), plain_number(most, 4)
+            lines.append(f"{text.escape(facts['label'])} **{now}**, at most {most} ({facts['unit']})")
     if lines:
         st.caption("On validation now: " + "; ".join(lines) + ".")
 

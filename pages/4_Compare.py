@@ -5,8 +5,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from puma_dash.core.task import CLASSIFICATION
 from puma_dash.ui import text
-from puma_dash.ui.became import flips, marked, regions
+from puma_dash.ui.became import flips, marked, moved, regions
 from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.change_figures import MOST_CLASSES, confusion_change_figure
 from puma_dash.ui.compare import (
@@ -14,18 +15,19 @@ from puma_dash.ui.compare import (
     binding_sentence,
     binned,
     confusion_table,
-    flips_sentence,
     label_of,
     metric_table,
+    outcome_sentence,
     patch_sentence,
     rails_of,
     verdict_table,
 )
 from puma_dash.ui.figures import class_figure, predicted_measured_figure, reliability_figure
 from puma_dash.ui.history import entry_report
-from puma_dash.ui.panels import chart, job, ready, side_by_side
+from puma_dash.ui.panels import chart, job, ready, segments, side_by_side
 from puma_dash.ui.race import race
 from puma_dash.ui.state import Context, ledger, open_context
+from puma_dash.ui.values_charts import HEADINGS, values_chart
 
 
 def main() -> None:
@@ -44,7 +46,7 @@ def main() -> None:
     if accepting is not None and job(here, "accept", "Accepting: one look at the test split"):
         here.forget("accept")
         st.rerun()
-    st.markdown(f"#### {text.escape(flips_sentence(record.validation))}")
+    st.markdown(f"#### {text.escape(outcome_sentence(record.validation))}")
     st.caption(text.escape(patch_sentence(record.info)))
     if told := binding_sentence(record.info, here.criteria):
         nothing = record.info["strength"] == 0
@@ -55,15 +57,18 @@ def main() -> None:
     comparison = record.validation
     if decision is not None and decision.kind == "accepted" and "test" in decision.details:
         names = ["test", "validation"]
-        shown = st.segmented_control("Evaluated on", names, required=True, **here.choosing("split", names))
+        shown = segments("Evaluated on", names, **here.choosing("split", names))
         if shown == "test":
             comparison = decision.details["test"]
             st.caption(openings(here))
-            st.markdown(f"**On test:** {text.escape(flips_sentence(comparison))}")
+            st.markdown(f"**On test:** {text.escape(outcome_sentence(comparison))}")
     rails(here, comparison, record)
     measures(here, comparison)
-    flips(here, comparison, record)
-    confusion(here, comparison)
+    if here.task is CLASSIFICATION:
+        flips(here, comparison, record)
+        confusion(here, comparison)
+    else:
+        moved(here, comparison, record)
     marked(here, comparison, record)
     regions(here, record)
     race(here, record)
@@ -176,35 +181,53 @@ def rails(here: Context, comparison: dict, record: Record) -> None:
 
 
 def measures(here: Context, comparison: dict) -> None:
-    """Metrics, reliability, classes and groups before and after."""
+    """Metrics, reliability or residuals, classes and groups before and after."""
     split, n = comparison["split"], comparison["n"]
     st.subheader("Metrics")
     st.dataframe(metric_table(comparison), hide_index=True)
     st.caption(f"{split}, n = {n:,}; interval of the change: 95 %, paired bootstrap over rows.")
-    left, right = side_by_side()
-    with left:
-        st.subheader("Reliability")
-        before, after = binned(comparison, "before"), binned(comparison, "after")
-        figure = reliability_figure(before, after, title="Accuracy against confidence", n=n)
-        alt = text.reliability_alt(before, after, n=n)
-        chart(figure, alt, text.READ_RELIABILITY, key=f"reliability-{split}")
-    with right:
-        st.subheader("Classes and groups")
-        groups = pd.DataFrame(**comparison["per_group"])
-        columns = groups["column"].unique().tolist()
-        names = ["class", *columns]
-        by = st.selectbox("By", names, **here.choosing(f"by-{split}", names)) if columns else "class"
-        table = pd.DataFrame(**comparison["per_class"]) if by == "class" else groups[groups["column"] == by]
-        names = table["class" if by == "class" else "group"].tolist()
-        before, after = table["before"].tolist(), table["after"].tolist()
-        labels = [f"{name} ({count:,})" for name, count in zip(names, table["n"], strict=True)]
-        figure = class_figure(labels, before, after, title=f"By {by} (rows)", x_title=f"accuracy on {split}")
-        chart(
-            figure,
-            text.class_alt(names, before, after, "accuracy"),
-            text.READ_CLASSES,
-            key=f"by-{split}-figure",
-        )
+    if here.task is CLASSIFICATION:
+        left, right = side_by_side()
+        with left:
+            st.subheader("Reliability")
+            before, after = binned(comparison, "before"), binned(comparison, "after")
+            figure = reliability_figure(before, after, title="Accuracy against confidence", n=n)
+            alt = text.reliability_alt(before, after, n=n)
+            chart(figure, alt, text.READ_RELIABILITY, key=f"reliability-{split}")
+        with right:
+            st.subheader("Classes and groups")
+            groups(here, comparison, ["class"])
+        return
+    outputs = here.overview.info["classes"]
+    output = outputs[0]
+    if len(outputs) > 1:
+        output = st.selectbox("Output", outputs, **here.choosing("output", outputs))
+    for place, kind in zip(side_by_side(), ("answers", "residuals"), strict=True):
+        with place:
+            st.subheader(HEADINGS[kind])
+            figure, alt, read = values_chart(comparison, kind, output)
+            chart(figure, alt, read, key=f"{kind}-{split}")
+    if comparison["per_group"]["data"]:
+        st.subheader("Groups")
+        groups(here, comparison, [])
+
+
+def groups(here: Context, comparison: dict, more: list[str]) -> None:
+    """Accuracy, or RMSE, of the rows of each value of a column, or of each class, before and after."""
+    split, known = comparison["split"], pd.DataFrame(**comparison["per_group"])
+    names = [*more, *known["column"].unique().tolist()]
+    by = st.selectbox("By", names, **here.choosing(f"by-{split}", names)) if len(names) > 1 else names[0]
+    table = pd.DataFrame(**comparison["per_class"]) if by in more else known[known["column"] == by]
+    parts = table["class" if by in more else "group"].tolist()
+    before, after = table["before"].tolist(), table["after"].tolist()
+    labels = [f"{name} ({count:,})" for name, count in zip(parts, table["n"], strict=True)]
+    share = here.task is CLASSIFICATION
+    rate = "accuracy" if share else "RMSE"
+    figure = class_figure(
+        labels, before, after, title=f"By {by} (rows)", x_title=f"{rate} on {split}", share=share
+    )
+    alt = text.class_alt(parts, before, after, rate, share=share)
+    chart(figure, alt, text.READ_CLASSES, key=f"by-{split}-figure")
 
 
 def confusion(here: Context, comparison: dict) -> None:

@@ -4,7 +4,7 @@ import streamlit as st
 
 from puma_dash.ui import text
 from puma_dash.ui.bootstrap import bootstrap
-from puma_dash.ui.compare import flips_sentence, metric_table, patch_sentence, verdict_table
+from puma_dash.ui.compare import metric_table, outcome_sentence, patch_sentence, verdict_table
 from puma_dash.ui.history import (
     READ_AGREEMENT,
     READ_TREE,
@@ -157,7 +157,7 @@ def outcome(here: Context, entry) -> None:
     """What came of the patch of an entry, and what can be done with it."""
     record = record_of(entry)
     comparison = entry.details.get("test") or record.validation
-    st.markdown(f"**{flips_sentence(comparison)}**")
+    st.markdown(f"**{outcome_sentence(comparison)}**")
     st.caption(text.escape(patch_sentence(record.info)))
     st.dataframe(metric_table(comparison), hide_index=True)
     st.caption(f"{comparison['split']}, n = {comparison['n']:,}; 95 %, paired bootstrap over rows.")

@@ -12,6 +12,7 @@ from puma_dash._version import __version__
 
 if TYPE_CHECKING:
     from puma_dash.core.api import apply, estimate, load, patch, value, values
+    from puma_dash.core.architectures import ARCHITECTURES
     from puma_dash.core.comparison import compare
     from puma_dash.core.criteria import (
         CRITERIA,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         Margin,
         MeanSquaredError,
         WorstGroup,
+        WorstGroupError,
     )
     from puma_dash.core.curvature import CURVATURES, EKFAC, KFAC, ConjugateGradient, Dense, Estimate, LiSSA
     from puma_dash.core.demos import DEMOS
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from puma_dash.core.evaluation.trust import Decomposition, decompose
     from puma_dash.core.first_order import curve_by_rows, predicted_change
     from puma_dash.core.forecasting import forecast
-    from puma_dash.core.objective import LOSSES
+    from puma_dash.core.loaders import LOADERS
+    from puma_dash.core.objective import LOSSES, BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
     from puma_dash.core.plan import PatchPlan
     from puma_dash.core.training import AdamRecipe
     from puma_dash.core.types import (
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "puma_dash.core.api": ("apply", "estimate", "load", "patch", "value", "values"),
+    "puma_dash.core.architectures": ("ARCHITECTURES",),
     "puma_dash.core.comparison": ("compare",),
     "puma_dash.core.criteria": (
         "CRITERIA",
@@ -66,6 +70,7 @@ _HOMES = {
         "Margin",
         "MeanSquaredError",
         "WorstGroup",
+        "WorstGroupError",
     ),
     "puma_dash.core.curvature": (
         "CURVATURES",
@@ -82,7 +87,13 @@ _HOMES = {
     "puma_dash.core.forecasting": ("forecast",),
     "puma_dash.core.evaluation.health": ("Finding", "health"),
     "puma_dash.core.evaluation.trust": ("Decomposition", "decompose"),
-    "puma_dash.core.objective": ("LOSSES",),
+    "puma_dash.core.objective": (
+        "LOSSES",
+        "BinaryCrossEntropy",
+        "SoftmaxCrossEntropy",
+        "SquaredError",
+    ),
+    "puma_dash.core.loaders": ("LOADERS",),
     "puma_dash.core.training": ("AdamRecipe",),
     "puma_dash.core.plan": ("PatchPlan",),
     "puma_dash.core.types": (
@@ -105,17 +116,20 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ARCHITECTURES",
     "CRITERIA",
     "CURVATURES",
     "DEMOS",
     "EKFAC",
     "EMBEDDINGS",
     "KFAC",
+    "LOADERS",
     "LOSSES",
     "UNLEARNERS",
     "VALUATIONS",
     "AdamRecipe",
     "Adversarial",
+    "BinaryCrossEntropy",
     "Brier",
     "Calibration",
     "Cancelled",
@@ -142,9 +156,12 @@ __all__ = [
     "Retrain",
     "Selection",
     "SelfInfluence",
+    "SoftmaxCrossEntropy",
     "Split",
+    "SquaredError",
     "Valuation",
     "WorstGroup",
+    "WorstGroupError",
     "__version__",
     "apply",
     "compare",

@@ -14,18 +14,31 @@ import typer
 
 from puma_dash._version import __version__
 
-APP = Path(__file__).resolve().parents[1] / "app.py"
-
 app = typer.Typer(
     help="Find the training rows that make a model fail, patch their influence away, compare.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Source = Annotated[str, typer.Argument(help="A demo (digits, two-moons, radial) or module:factory.")]
+
+
+def _absolute(source: str) -> str:
+    """A folder by its full path: the ledger and the pages know it by one name, wherever the command runs."""
+    from puma_dash.ui.text import DEMOS
+
+    return str(Path(source).resolve()) if source not in DEMOS and os.path.exists(source) else source
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A demo (digits, two-moons, radial), a project folder, or module:factory.", callback=_absolute
+    ),
+]
 Port = Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)]
 Criterion = Annotated[
-    str, typer.Option(help="What psi is about: cross_entropy, brier, ...; lower is better.")
+    str | None,
+    typer.Option(help="What psi is about: brier, calibration, ...; lower is better. By default the loss."),
 ]
 Top = Annotated[int, typer.Option(help="How many rows to print or remove, most harmful first.", min=1)]
 
@@ -33,16 +46,19 @@ Top = Annotated[int, typer.Option(help="How many rows to print or remove, most h
 @app.command()
 def serve(source: Source = "digits", port: Port = 8501) -> None:
     """Opens a project in the browser."""
-    from puma_dash.ui import SERVED
+    from puma_dash.ui import SERVED, app_folder
     from puma_dash.ui.text import DEMOS
+    from puma_dash.workspace.store import home
 
     os.environ[SERVED] = source
+    if "PUMA_DASH_HOME" in os.environ:  # it may be relative to here
+        os.environ["PUMA_DASH_HOME"] = str(home().resolve())
     if source not in DEMOS:
         _load(source)  # a wrong name is told here, not in the browser
         os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     typer.echo(f"PUMA Dash {__version__}: http://127.0.0.1:{port}")
-    os.chdir(APP.parent)
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
+    os.chdir(app_folder())
+    command = [sys.executable, "-m", "puma_dash.ui.server", "run", "app.py", "--server.port", str(port)]
     os.execv(sys.executable, command)
 
 
@@ -60,16 +76,56 @@ def demo(
 
 
 @app.command()
-def check(source: Source) -> None:
-    """Loads a project, says what it is, and how far its numbers can be believed."""
-    import puma_dash as puma
+def init(
+    folder: Annotated[Path, typer.Argument(help="The project folder, with the model and the data in it.")],
+    train: Annotated[str, typer.Option(help="The training rows: FILE, or INPUTS,TARGETS for arrays.")] = "",
+    validation: Annotated[str, typer.Option(help="Likewise; put aside from test if not given.")] = "",
+    test: Annotated[str, typer.Option(help="Likewise.")] = "",
+    target: Annotated[str, typer.Option(help="Column of a table with the label.")] = "",
+    weights: Annotated[str, typer.Option(help="The file of the trained model.")] = "",
+    loss: Annotated[str, typer.Option(help="cross_entropy, binary_cross_entropy or squared_error.")] = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any line of project.toml: 'data.groups = [\"sex\"]'.")
+    ] = None,
+    ask: Annotated[bool | None, typer.Option(help="Ask for what is not given; so in a terminal.")] = None,
+) -> None:
+    """Writes project.toml from what you say and from the files, with the encoding of a table's columns.
 
-    project = _load(source)
+    With nothing but a folder whose project.toml has no [data.columns], adds them.
+    """
+    from puma_dash.core.loaders import starter
+
+    given = {"train": train, "validation": validation, "test": test, "target": target}
+    given |= {"weights": weights, "loss": loss}
+    fresh = folder.is_dir() and not (folder / starter.FILE).exists()
+    if fresh and (sys.stdin.isatty() if ask is None else ask):
+        guesses = starter.guesses(folder)
+        for key, question in starter.QUESTIONS.items():
+            given[key] = given[key] or typer.prompt(question, default=guesses.get(key, ""))
+    for remark in starter.start(folder, starter.told(given, settings or [])):
+        typer.echo(remark)
+    typer.echo(f"Wrote {folder / starter.FILE}; now try puma-dash check {folder}.")
+
+
+@app.command()
+def check(source: Source) -> None:
+    """Loads a project, says what it is or all that is wrong with it, and how far to believe its numbers."""
+    import puma_dash as puma
+    from puma_dash.core.loaders.project_folder import problems
+
+    try:
+        project = _load(source)
+    except puma.ProjectError as error:
+        for sentence in (problems(source) if os.path.exists(source) else []) or [str(error)]:
+            typer.echo(f"Error: {sentence}", err=True)
+        raise typer.Exit(2) from error
     rows = {name: len(getattr(project, name) or ()) for name in ("train", "validation", "test")}
     _print(
         {
             "name": project.name,
             "rows": rows,
+            "task": project.task.name,
+            "loss": str(project.loss),
             "classes": list(project.class_names),
             "fingerprint": project.fingerprint,
             "findings": [dataclasses.asdict(finding) for finding in puma.health(project)],
@@ -78,7 +134,7 @@ def check(source: Source) -> None:
 
 
 @app.command()
-def value(source: Source, criterion: Criterion = "cross_entropy", top: Top = 20) -> None:
+def value(source: Source, criterion: Criterion = None, top: Top = 20) -> None:
     """Prints the most harmful training rows with their psi."""
     import puma_dash as puma
 
@@ -99,7 +155,7 @@ def patch(
     output: Annotated[Path, typer.Option(help="Where the patched weights go (safetensors).")] = Path(
         "patched.safetensors"
     ),
-    criterion: Criterion = "cross_entropy",
+    criterion: Criterion = None,
     top: Top = 50,
     report: Annotated[
         Path | None, typer.Option(help="Write an HTML report there; opens the test split.")
@@ -112,8 +168,9 @@ def patch(
         if path is not None and not path.resolve().parent.is_dir():
             raise puma.ProjectError(f"expected a folder for {path}, but there is none; try making it first.")
     project = _load(source)
-    rows = puma.value(project, criterion=criterion).harmful(top)
-    made = puma.patch(project, puma.PatchPlan(remove=tuple(rows.tolist()), hold=(criterion,)))
+    held = criterion or project.task.criterion
+    rows = puma.value(project, criterion=held).harmful(top)
+    made = puma.patch(project, puma.PatchPlan(remove=tuple(rows.tolist()), hold=(held,)))
     made.save(output)
     compared = puma.compare(project, made, "validation")
     if report is not None:

@@ -12,7 +12,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     names = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     assert names["p"].strength == 1.0
     assert names["c"].metrics.loc["accuracy", "change"] > 0
     assert len(names["worst"]) == 10

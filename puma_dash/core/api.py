@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import time
 import traceback
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from puma_dash.core.curvature.damping import calibration_estimate
 from puma_dash.core.curvature.influence import influences_of, scoring_estimate
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
+from puma_dash.core.loaders.project_folder import open_folder
 from puma_dash.core.plan import PatchPlan
 from puma_dash.core.registry import resolve
 from puma_dash.core.types import (
@@ -27,23 +29,27 @@ from puma_dash.core.types import (
     Valuation,
 )
 from puma_dash.core.unlearning import resolve_unlearner
-from puma_dash.core.unlearning.base import check_plan_for
+from puma_dash.core.unlearning.base import check_plan_for, relabelled
 from puma_dash.core.valuation import resolve_valuation
 
 
-def load(source: str) -> Project:
-    """The project named ``source``: a demo ("digits"), or "module:factory" for a callable that returns one.
+def load(source: str | Path) -> Project:
+    """The project named ``source``: a demo ("digits"), a folder with a project.toml, or "module:factory".
 
     Raises:
-        ProjectError: no such demo or module, or the factory did not return a Project.
+        ProjectError: no such demo, folder or module, something in the folder does not fit, or the factory did
+            not return a Project.
     """
     if source in DEMOS:
-        return DEMOS[source]()()
+        return DEMOS[str(source)]()()
+    if os.path.exists(source):
+        return open_folder(source)
+    source = str(source)
     module_name, colon, factory_name = source.partition(":")
     if not colon:
         raise ProjectError(
-            f"expected a demo ({', '.join(DEMOS)}) or module:factory, but got {source!r}; "
-            "try puma.load('digits'), or a module on the Python path and a function in it."
+            f"expected a demo ({', '.join(DEMOS)}), a project folder or module:factory, but got {source!r}; "
+            "try puma.load('digits'), puma-dash init FOLDER, or a function of a module on the Python path."
         )
     try:
         module = importlib.import_module(module_name)
@@ -93,7 +99,7 @@ def _told(error: BaseException) -> str:
 def value(
     project: Project,
     method: str | Any = "psi",
-    criterion: str | Criterion = "cross_entropy",
+    criterion: str | Criterion | None = None,
     *,
     curvature: str | Curvature = "auto",
     parameters: str = "all",
@@ -106,7 +112,8 @@ def value(
     Args:
         project: model and data.
         method: a key of ``VALUATIONS`` or an instance; "psi" is the influence on ``criterion``.
-        criterion: a key of ``CRITERIA`` or an instance; lower is better.
+        criterion: a key of ``CRITERIA`` or an instance; lower is better. None is "cross_entropy", and for a
+            regression "squared_error".
         curvature: a key of ``CURVATURES`` or an instance, used by methods that solve.
         parameters: which take part: "all", "last" (the last layer) or a pattern of names ("blocks.3.*").
         device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.
@@ -120,7 +127,7 @@ def value(
         apart as ``factor_seconds``.
     """
     engine = engine_of(project, device, progress, cancel, parameters)
-    chosen, target = resolve_valuation(method), resolve_criterion(criterion)
+    chosen, target = resolve_valuation(method), resolve_criterion(criterion or project.task.criterion)
     start = time.perf_counter()
     scores, facts = chosen(engine, target, curvature)
     return Valuation(
@@ -239,11 +246,9 @@ def apply(project: Project, patch: Patch) -> Project:
             f"expected a patch at strength 1 to go on from, but it relabels at strength {patch.strength:g}, "
             "which leaves rows between two labels; try a larger tolerance, or fewer relabels."
         )
-    targets = project.train.targets.clone()
-    for row, label in patch.plan.relabel.items():
-        targets[row] = label
     full = torch.as_tensor(patch.weights)
     own = torch.ones_like(full) if project.train.weights is None else project.train.weights.to(full)
     weights = (own + patch.strength * (full - own)).clamp_min(0)
+    targets = relabelled(project.train.targets, patch.plan.relabel)
     train = dataclasses.replace(project.train, targets=targets, weights=weights)
     return dataclasses.replace(project, model=patch.model, train=train)

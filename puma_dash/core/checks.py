@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from puma_dash.core.objective import PROBE_ROWS, BinaryCrossEntropy, SquaredError, as_model_input
+from puma_dash.core.objective import PROBE_ROWS, BinaryCrossEntropy, ClassLoss, as_model_input
+from puma_dash.core.task import REGRESSION
 from puma_dash.core.types import SPLITS, ProjectError, listing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from puma_dash.core.types import Project, Split
+
+CHUNK_NUMBERS = 2**24
+"""Rows, which may be mapped from a disk, are looked through in chunks of about this many numbers."""
 
 
 def check_project(project: Project) -> tuple[tuple[str, ...], dict[str, Split]]:
@@ -33,12 +35,14 @@ def check_project(project: Project) -> tuple[tuple[str, ...], dict[str, Split]]:
         )
     splits = {name: split for name in SPLITS if (split := getattr(project, name)) is not None}
     for name, split in splits.items():
-        _check_rows(split, name)
+        check_rows(split, name)
     width = {name: _check_model(project.model, split, name) for name, split in splits.items()}["train"]
     names = project.class_names
-    if isinstance(project.loss, SquaredError):
-        _check_values(splits, width)
-        return names or tuple(f"output {k}" for k in range(width)), splits
+    if project.task is REGRESSION:
+        if names is not None and len(names) != width:
+            raise ProjectError(f"expected {width} class names, one per output, but got {len(names)}.")
+        names = names or tuple(f"output {k}" for k in range(width))
+        return names, {name: _with_values(split, name, width) for name, split in splits.items()}
     if isinstance(project.loss, BinaryCrossEntropy):
         if width != 1:
             raise ProjectError(
@@ -55,11 +59,19 @@ def check_project(project: Project) -> tuple[tuple[str, ...], dict[str, Split]]:
             )
     if names is not None and len(names) != classes:
         raise ProjectError(f"expected {classes} class names, one per class, but got {len(names)}.")
+    weights = project.loss.class_weights if isinstance(project.loss, ClassLoss) else None
+    if weights is not None and len(weights) != classes:
+        raise ProjectError(f"expected {classes} class_weights, one per class, but got {len(weights)}.")
     names = names or tuple(str(k) for k in range(classes))
     return names, {name: _with_labels(split, name, names) for name, split in splits.items()}
 
 
-def _check_rows(split: Split, name: str) -> None:
+def check_rows(split: Split, name: str) -> None:
+    """Checks the rows of one split by themselves.
+
+    Raises:
+        ProjectError: there are none, or as many of one part as not of another, or numbers that are none.
+    """
     n = len(split)
     if n == 0:
         raise ProjectError(f"expected rows in the {name} split, but it is empty.")
@@ -74,7 +86,8 @@ def _check_rows(split: Split, name: str) -> None:
     for part in ("inputs", "targets", "weights"):
         value = getattr(split, part)
         if value is not None and value.is_floating_point():
-            finite = value.isfinite().reshape(n, -1).all(1)
+            parts = value.split(max(1, CHUNK_NUMBERS * n // max(value.numel(), 1)))
+            finite = torch.cat([part.isfinite().reshape(len(part), -1).all(1) for part in parts])
             if not finite.all():
                 rows = (~finite).nonzero().ravel().tolist()
                 raise ProjectError(
@@ -132,13 +145,16 @@ def _check_model(model: nn.Module, split: Split, name: str) -> int:
     return int(first.shape[1])
 
 
-def _check_values(splits: Mapping[str, Split], width: int) -> None:
-    for name, split in splits.items():
-        if tuple(split.targets.shape[1:]) != (width,):
-            raise ProjectError(
-                f"expected {name} targets of shape (n, {width}) like the outputs, "
-                f"but got {tuple(split.targets.shape)}."
-            )
+def _with_values(split: Split, name: str, width: int) -> Split:
+    targets = split.targets if split.targets.ndim > 1 else split.targets[:, None]
+    if tuple(targets.shape[1:]) != (width,):
+        raise ProjectError(
+            f"expected {name} targets of shape (n, {width}) like the outputs, "
+            f"but got {tuple(split.targets.shape)}."
+        )
+    if targets.is_complex():
+        raise ProjectError(f"expected real {name} targets, but got {targets.dtype}.")
+    return replace(split, targets=targets if targets.is_floating_point() else targets.double())
 
 
 def _with_labels(split: Split, name: str, names: tuple[str, ...]) -> Split:

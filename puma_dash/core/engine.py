@@ -198,6 +198,10 @@ class Engine:
             self.memo["training outputs"] = self.outputs("train")
         return self.memo["training outputs"]
 
+    def answers(self, outputs: Tensor) -> np.ndarray:
+        """Class probabilities (m, classes) of ``outputs`` (m, c), or the values (m, k), as an array."""
+        return self.loss.answers(outputs).numpy(force=True)
+
     def probabilities(self, outputs: Tensor) -> np.ndarray:
         """Class probabilities (m, classes) of ``outputs`` (m, c), as an array."""
         return self.loss.probabilities(outputs).numpy(force=True)
@@ -367,7 +371,7 @@ class Engine:
 
         The reverse graphs are built once and kept between calls while they fit in ``GRAPH_BYTES``.
         """
-        rows, _, base = self._training_rows(rows, None)
+        rows, targets, base = self._training_rows(rows, None)
         base = base if weights is None else base * weights.to(base)
         inputs = self.split("train").inputs
         keep = len(rows) * self.activations() * self.dtype.itemsize <= GRAPH_BYTES
@@ -384,9 +388,9 @@ class Engine:
                 found = torch.empty_like(vectors)
                 for k, vector in enumerate(vectors):
                     tangent = self._dual(vector, theta, batch, lambda outputs: outputs)[1]
-                    curved = self.loss.hessian_product(outputs.detach(), tangent) * base[part, None]
+                    curved = self.loss.hessian_product(outputs.detach(), targets[part], tangent)
                     again = keep or k + 1 < len(vectors)
-                    found[k] = self._gradient(outputs, leaf, curved, keep=again)
+                    found[k] = self._gradient(outputs, leaf, curved * base[part, None], keep=again)
                 total.add_(found)  # all or none: a batch may run out of memory halfway
                 if keep:
                     kept[part.start] = leaf, outputs
@@ -475,10 +479,10 @@ class Engine:
             value, tangent = forward_ad.unpack_dual(of(self._forward(named, inputs)))
             return value, torch.zeros_like(value) if tangent is None else tangent
 
-    def training_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs (m, ...) and training weights a_j (m,) of the training rows ``rows``, on the device."""
-        _, _, base = self._training_rows(rows, None)
-        return self.to(self._pick(self.split("train").inputs, rows)), base
+    def training_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs (m, ...), targets and training weights a_j (m,) of the training rows ``rows``."""
+        _, targets, base = self._training_rows(rows, None)
+        return self.to(self._pick(self.split("train").inputs, rows)), targets, base
 
     def _training_rows(self, rows: Tensor | None, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Row numbers on the CPU, labels and training weights a_j on the device, of ``rows``."""

@@ -18,9 +18,9 @@ from torch import Tensor
 from puma_dash.core.criteria import Criterion, resolve_criterion
 from puma_dash.core.curvature import Curvature, for_patches, inverse_of
 from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
-from puma_dash.core.evaluation.metrics import METRICS, metrics_from, per_row
-from puma_dash.core.objective import SquaredError
+from puma_dash.core.evaluation.measures import measures_of
 from puma_dash.core.plan import PatchPlan
+from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import Forecast, Project, Split
 from puma_dash.core.unlearning import InfluenceRemoval, resolve_unlearner
 from puma_dash.core.unlearning.base import check_plan_for, direction_of, training_weights
@@ -83,7 +83,7 @@ def forecast(
         criteria=dict(zip((c.name for c in known.criteria), sums.tolist(), strict=True)),
         refined={c.name: float(strengths.at[strength, c.name]) for c in asked},
         strengths=strengths,
-        metrics=_metrics(levels, strength, split),
+        metrics=_metrics(levels, strength, split, list(project.task.metrics)),
         flips=_flips(engine, strength, shown),
         weights=training_weights(engine, change),
         fingerprint=project.fingerprint,
@@ -133,11 +133,11 @@ def _levels(
     """Every criterion and metric, predicted at each strength from 0 to 2 (or the plan's own, if larger)."""
     import pandas as pd
 
+    measures, targets = measures_of(engine.project.task), shown.data.targets.numpy(force=True)
+
     def at(tau: float) -> dict[str, float]:
-        values = {}
-        if _classifies(engine):
-            rows = per_row(engine.probabilities(shown.at(tau)), shown.data.targets.numpy(force=True))
-            values = {_column(key, split): value for key, value in metrics_from(rows).items()}
+        found = measures.metrics_from(measures.per_row(engine.answers(shown.at(tau)), targets))
+        values = {_column(key, split): float(value) for key, value in found.items()}
         return values | {c.name: float(c(line.at(tau), line.data, engine.loss)) for c, line in criteria}
 
     grid = max(2.0, strength) * (np.arange(STEPS + 1) / STEPS)
@@ -145,14 +145,14 @@ def _levels(
     return pd.DataFrame([at(tau) for tau in index], index=index)
 
 
-def _metrics(levels: pd.DataFrame, strength: float, split: str) -> pd.DataFrame:
-    """Metrics before and predicted; empty for a regression."""
+def _metrics(levels: pd.DataFrame, strength: float, split: str, names: list[str]) -> pd.DataFrame:
+    """The metrics ``names`` before and predicted."""
     import pandas as pd
 
-    known = {key: column for key in METRICS if (column := _column(key, split)) in levels}
+    columns = [_column(name, split) for name in names]
     ends = {"before": 0.0, "predicted": strength}
-    table = pd.DataFrame({name: levels.loc[tau, list(known.values())] for name, tau in ends.items()})
-    table.index = pd.Index(list(known))
+    table = pd.DataFrame({name: levels.loc[tau, columns] for name, tau in ends.items()})
+    table.index = pd.Index(names)
     table["change"] = table["predicted"] - table["before"]
     return table
 
@@ -161,7 +161,7 @@ def _flips(engine: Engine, strength: float, shown: Line) -> pd.DataFrame:
     """The rows predicted to change class; empty for a regression."""
     import pandas as pd
 
-    if not _classifies(engine):
+    if engine.project.task is not CLASSIFICATION:
         return pd.DataFrame(columns=["row", "target", "before", "after"])
     old, new = (engine.probabilities(shown.at(tau)).argmax(1) for tau in (0.0, strength))
     rows = np.flatnonzero(old != new)
@@ -172,7 +172,3 @@ def _flips(engine: Engine, strength: float, shown: Line) -> pd.DataFrame:
 def _column(metric: str, split: str) -> str:
     """The name of a metric, with its split as criteria have it: the same name is the same number."""
     return metric if split == "validation" else f"{metric} on {split}"
-
-
-def _classifies(engine: Engine) -> bool:
-    return not isinstance(engine.loss, SquaredError)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
 
 INTENTS = ("unseen", "forget")
+Label = int | float | tuple[float, ...]
+"""A class number, or the value of a regression, one for each of its outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,8 @@ class PatchPlan:
     Args:
         remove: training rows whose influence goes (e = -1).
         upweight: row -> e > 0: the row counts 1 + e times.
-        relabel: row -> new class number: the row as it was goes, the row with the new label comes.
+        relabel: row -> new class number, or new value (values, where a regression has several outputs): the
+            row as it was goes, the row with the new label comes.
         hold: criteria (registry keys or instances) that must not get worse.
         method: a key of ``UNLEARNERS`` or an instance.
         intent: "unseen" (as if never trained on) or "forget"; they differ only with more than one step.
@@ -38,7 +41,7 @@ class PatchPlan:
 
     remove: tuple[int, ...] = ()
     upweight: Mapping[int, float] = field(default_factory=dict)
-    relabel: Mapping[int, int] = field(default_factory=dict)
+    relabel: Mapping[int, Label] = field(default_factory=dict)
     hold: tuple[str | Criterion, ...] = ()
     method: Any = "puma"
     intent: str = "unseen"
@@ -53,7 +56,8 @@ class PatchPlan:
         for name in ("upweight", "relabel"):
             mapping = dict(getattr(self, name))
             rows = _row_numbers(mapping, name)
-            object.__setattr__(self, name, dict(sorted(zip(rows, mapping.values(), strict=True))))
+            values = map(_plain, mapping.values())
+            object.__setattr__(self, name, dict(sorted(zip(rows, values, strict=True))))
         hold = (self.hold,) if isinstance(self.hold, str) or callable(self.hold) else tuple(self.hold)
         object.__setattr__(self, "hold", hold)
         object.__setattr__(self, "tolerance", dict(self.tolerance))
@@ -63,6 +67,12 @@ class PatchPlan:
     def rows(self) -> tuple[int, ...]:
         """Every row the user touched, ascending."""
         return tuple(sorted({*self.remove, *self.upweight, *self.relabel}))
+
+
+def _plain(value: Any) -> Any:
+    """``value`` without numpy or torch: several values as a tuple."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _row_numbers(rows: Iterable[Any], name: str) -> list[int]:

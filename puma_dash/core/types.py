@@ -15,9 +15,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+
+from puma_dash.core.task import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,11 +97,13 @@ class Project:
         train: the rows the model was trained on.
         validation: the rows on which criteria are evaluated.
         test: held-out rows for the final verdict, or None.
-        loss: a key of ``LOSSES`` (cross_entropy, binary_cross_entropy, squared_error) or a loss instance.
+        loss: a key of ``LOSSES`` (cross_entropy, binary_cross_entropy, squared_error) or an instance, such as
+            ``puma.SoftmaxCrossEntropy(label_smoothing=0.1)``.
         weight_decay: L2 coefficient wd of training, J = mean loss + (wd / 2) |theta|^2; None if unknown.
-        class_names: one name per class; defaults to the class numbers.
+        class_names: one name per class, or per output of a regression; defaults to their numbers.
         trainer: callable ``(fresh_model, split, weights, weight_decay, seed) -> model`` used by everything
             that retrains; None stands for the documented Adam recipe, "our recipe, not the author's".
+        notes: what a reader of results should know of the data; the health checks tell them.
 
     Raises:
         ProjectError: the model or the data cannot be used; the message says why and what to try.
@@ -114,6 +118,7 @@ class Project:
     weight_decay: float | None = 0.0
     class_names: tuple[str, ...] | None = None
     trainer: Callable[..., nn.Module] | None = None
+    notes: tuple[str, ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     """Work that later calls on the same project reuse (engines, factors); dropped with the project.
 
@@ -146,6 +151,16 @@ class Project:
             )
         return split
 
+    @property
+    def task(self) -> Task:
+        """What the model is asked, by its loss: a class of each row, or values."""
+        return cast("Loss", self.loss).task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; none for a regression, whose ``class_names`` are those of its outputs."""
+        return (self.class_names or ()) if self.task is CLASSIFICATION else ()
+
     def with_model(self, model: nn.Module) -> Project:
         """The same project around another model of the same kind."""
         return replace(self, model=model)
@@ -156,7 +171,10 @@ class Project:
         settings = self.loss, self.weight_decay, self.class_names, _described(self.trainer)
         digest = hashlib.sha256(repr(settings).encode())
         for name, module in self.model.named_modules():
-            described = re.sub(r" at 0x[0-9a-f]+", "", module.extra_repr())
+            hooks = (
+                repr(hook) for hook in module._forward_pre_hooks.values() if dataclasses.is_dataclass(hook)
+            )
+            described = re.sub(r" at 0x[0-9a-f]+", "", module.extra_repr() + "".join(hooks))
             digest.update(f"{name}|{_code(type(module))}|{described}".encode())
         digest.update(repr([name for name, p in self.model.named_parameters() if p.requires_grad]).encode())
         for name, value in self.model.state_dict().items():
@@ -232,7 +250,7 @@ class Forecast:
     maps the held criteria and those asked for to dC; ``strengths`` has the change of each criterion and
     metric (columns, named alike: the same name is the same number) at strengths tau (index) from 0;
     ``metrics`` has the columns before, predicted, change; ``flips`` lists the evaluation rows whose predicted
-    class changes.
+    class changes, none of a regression.
     """
 
     criteria: dict[str, float]
@@ -288,12 +306,15 @@ class Comparison:
     """Before and after on one split.
 
     ``metrics``: one row per metric with before, after, change and the interval (low, high) of the change;
-    ``reliability``: bins of both models; ``flips``: every row with its classes and confidences before and
-    after and its kind (``diagnostics["mcnemar_p"]`` is the exact test); ``confusion``: rows of each (target,
-    predicted) before and after, without empty cells; ``verdicts``: one row for the error rate and for each
-    held criterion; ``per_class``: accuracy (recall) of each class; ``per_group``: accuracy of each group of
-    rows that the data name; ``marked``: loss and accuracy on the rows touched, with ``marked_rows`` one by
-    one.
+    ``verdicts``: one row for the error rate (of values: the absolute error) and for each held criterion;
+    ``per_group``: accuracy (RMSE) of each group of rows that the data name; ``marked``: loss and accuracy on
+    the rows touched, with ``marked_rows`` one by one.
+
+    Of classes: ``reliability``: bins of both models; ``flips``: every row with its classes and confidences
+    before and after and its kind (``diagnostics["mcnemar_p"]`` is the exact test); ``confusion``: rows of
+    each (target, predicted) before and after, without empty cells; ``per_class``: accuracy (recall) of each
+    class. Of values: ``residuals``: how many rows have which residual (value - target) before and after;
+    ``answers``: target and values before and after of every row and output. What does not apply is empty.
     """
 
     split: str
@@ -302,6 +323,8 @@ class Comparison:
     reliability: pd.DataFrame
     flips: pd.DataFrame
     confusion: pd.DataFrame
+    residuals: pd.DataFrame
+    answers: pd.DataFrame
     verdicts: pd.DataFrame
     per_class: pd.DataFrame
     per_group: pd.DataFrame

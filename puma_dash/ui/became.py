@@ -9,10 +9,11 @@ import numpy as np
 import streamlit as st
 
 from puma_dash.ui import text
+from puma_dash.ui.answers import answers_in
 from puma_dash.ui.change_figures import regions_figure
 from puma_dash.ui.compare import Record, changed_table, forgotten_sentences
 from puma_dash.ui.figures import thumbnails
-from puma_dash.ui.panels import chart
+from puma_dash.ui.panels import chart, segments
 from puma_dash.ui.state import Context, entry
 from puma_dash.workspace.store import Entry
 
@@ -26,10 +27,8 @@ COLUMNS: dict[str, Any] = {
         name: st.column_config.ProgressColumn(name, format="percent", min_value=0.0, max_value=1.0)
         for name in ("confidence before", "confidence after")
     },
-    **{
-        name: st.column_config.NumberColumn(f"{name} (nats)", format="%.3f")
-        for name in ("loss before", "loss after")
-    },
+    **{name: st.column_config.NumberColumn(name, format="%.3f") for name in ("loss before", "loss after")},
+    "change of error": st.column_config.NumberColumn(format="%+.4g"),
 }
 FLIPS = {"fixed": "wrong → right", "broken": "right → wrong", "kept right": "right", "kept wrong": "wrong"}
 
@@ -38,11 +37,10 @@ def flips(here: Context, comparison: dict, record: Record) -> None:
     """The four cells, and the rows of the one that is chosen."""
     split, counts = comparison["split"], comparison["flips"]
     st.subheader("Flips")
-    kind = st.segmented_control(
+    kind = segments(
         f"Rows of {split}",
-        list(FLIPS),
-        format_func=lambda kind: f"{kind.capitalize()} **{counts[kind]:,}** ({FLIPS[kind]})",
-        required=True,
+        FLIPS,
+        lambda kind: f"{kind.capitalize()} **{counts[kind]:,}** ({FLIPS[kind]})",
         width="stretch",
         **here.choosing(f"flips-{split}", FLIPS, "broken" if counts["broken"] else "fixed"),
     )
@@ -61,6 +59,43 @@ def flips(here: Context, comparison: dict, record: Record) -> None:
     shown = f"{len(chosen):,} shown of {len(rows):,}" if len(chosen) < len(rows) else f"{len(rows):,}"
     listing(flipped(arrays, columns, overview(here).info["classes"], chosen))
     st.caption(f"{shown} {split} row{'s' * (len(rows) != 1)}, largest change of confidence first.")
+
+
+MOVED = {"further": "from its target", "closer": "to its target"}
+
+
+def moved(here: Context, comparison: dict, record: Record) -> None:
+    """Of values: the rows whose prediction moved closer to the target, or further from it, most first."""
+    split = comparison["split"]
+    st.subheader("Rows")
+    arrays, columns = known_rows(here, comparison, record)
+    if "answers.after" not in arrays:
+        st.caption(f"The rows of {split} are not in the cache any more.")
+        return
+    target, before, after = (arrays[name] for name in ("target", "predicted", "answers.after"))
+    change = (np.abs(after - target) - np.abs(before - target)).mean(1)  # (n,)
+    sign = {"further": 1, "closer": -1}
+    kind = segments(
+        f"Rows of {split}",
+        MOVED,
+        lambda kind: f"{kind.capitalize()} **{np.sum(sign[kind] * change > 0):,}** ({MOVED[kind]})",
+        width="stretch",
+        **here.choosing(f"moved-{split}", MOVED),
+    )
+    rows = np.flatnonzero(sign[kind] * change > 0)
+    if not len(rows):
+        st.caption(f"No {split} row is of this kind.")
+        return
+    chosen = rows[np.argsort(-sign[kind] * change[rows], kind="stable")][:SHOWN]
+    data = pictured(arrays, chosen)
+    for k, name in enumerate(overview(here).info["classes"]):
+        of = "" if target.shape[1] == 1 else f" of {name}"
+        for what, values in (("target", target), ("before", before), ("after", after)):
+            data[f"{what}{of}"] = values[chosen, k]
+    data["change of error"] = change[chosen]
+    listing(data | described(arrays, columns, chosen))
+    shown = f"{len(chosen):,} shown of {len(rows):,}" if len(chosen) < len(rows) else f"{len(rows):,}"
+    st.caption(f"{shown} {split} row{'s' * (len(rows) != 1)}, largest change of the absolute error first.")
 
 
 def overview(here: Context) -> Entry:
@@ -93,14 +128,27 @@ def flipped(
     arrays: Mapping[str, np.ndarray], columns: list[dict[str, Any]], classes: list[str], chosen: np.ndarray
 ) -> dict[str, Any]:
     """The rows ``chosen`` with label, prediction and confidence before and after."""
-    images = arrays.get("images")
-    data: dict[str, Any] = {} if images is None else {"image": thumbnails(images[chosen])}
-    data["row"] = chosen
+    data = pictured(arrays, chosen)
     data["label"] = [classes[k] for k in arrays["target"][chosen]]
     data["before"] = [classes[k] for k in arrays["predicted"][chosen]]
     data["after"] = [classes[k] for k in arrays["flips.after"][chosen]]
     data["confidence before"] = arrays["confidence"][chosen]
     data["confidence after"] = arrays["flips.confidence"][chosen]
+    return data | described(arrays, columns, chosen)
+
+
+def pictured(arrays: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, Any]:
+    """Number, and picture where there are any, of the rows ``chosen``."""
+    images = arrays.get("images")
+    pictures: dict[str, Any] = {} if images is None else {"image": thumbnails(images[chosen])}
+    return pictures | {"row": chosen}
+
+
+def described(
+    arrays: Mapping[str, np.ndarray], columns: list[dict[str, Any]], chosen: np.ndarray
+) -> dict[str, Any]:
+    """What the data say of the rows ``chosen``."""
+    data: dict[str, Any] = {}
     for column in columns:
         values, names = arrays[f"column.{column['name']}"][chosen], column["categories"]
         data[f"data: {column['name']}"] = (
@@ -121,24 +169,23 @@ def marked(here: Context, comparison: dict, record: Record) -> None:
     names = summary["rows"].tolist()
     done = names[0]
     if len(names) > 1:
-        done = st.segmented_control("Shown", names, required=True, **here.choosing("marked-rows", names))
+        done = segments("Shown", names, **here.choosing("marked-rows", names))
     own = {name.removeprefix("marked."): a for name, a in record.arrays.items() if name.startswith("marked.")}
     index = np.flatnonzero(own["done"] == names.index(done))
     gained = own["loss after"][index] - own["loss before"][index]
     index = index[np.argsort(-np.abs(gained), kind="stable")][:SHOWN]
-    classes, images = overview(here).info["classes"], overview(here).arrays.get("images")
-    data: dict[str, Any] = {} if images is None else {"image": thumbnails(images[own["row"][index]])}
-    data["row"] = own["row"][index]
-    label = {"relabelled, old label": "old label", "relabelled, new label": "new label"}.get(done, "label")
-    for name, source in ((label, "label"), ("before", "before"), ("after", "after")):
-        data[name] = [classes[k] for k in own[source][index]]
+    answers = answers_in(overview(here).info, overview(here).arrays)
+    data = pictured(overview(here).arrays, own["row"][index])
+    age = {"relabelled, old label": "old ", "relabelled, new label": "new "}.get(done, "")
+    for name, source in ((age + here.task.target, "label"), ("before", "before"), ("after", "after")):
+        data[name] = answers.words(own[source][index])
     for name in ("loss before", "loss after"):
         data[name] = own[name][index]
     listing(data)
     total = int((own["done"] == names.index(done)).sum())
     st.caption(
-        f"{len(index):,} of {total:,} rows {done}, largest change of loss first. A row is forgotten where "
-        "the model no longer answers what it was taught on it."
+        f"{len(index):,} of {total:,} rows {done}, largest change of loss ({here.main['unit']}) first. A row "
+        "is forgotten where the model no longer answers what it was taught on it."
     )
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import streamlit as st
 
 from puma_dash._version import __version__
 from puma_dash.core.types import ProjectError
-from puma_dash.ui import tour
+from puma_dash.ui import app_folder, tour
 from puma_dash.ui.state import Context, context, jobs, ledger
 from puma_dash.ui.text import escape
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+LOGO = str(app_folder() / "assets" / "logo.svg")
 SIDEBAR = 220
 """Its width in pixels; the pages need the rest."""
 PAGES = (
@@ -28,9 +26,8 @@ PAGES = (
 
 def bootstrap(title: str) -> Context | None:
     """The context of the page called ``title``, after drawing its frame; may run any number of times."""
-    logo = str(ASSETS / "logo.svg")
-    st.set_page_config(f"{title} · PUMA Dash", logo, layout="wide", initial_sidebar_state=SIDEBAR)
-    st.logo(logo, size="large")
+    st.set_page_config(f"{title} · PUMA Dash", LOGO, layout="wide", initial_sidebar_state=SIDEBAR)
+    st.logo(LOGO, size="large")
     here = context()
     jobs()
     try:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from puma_dash.core.task import CLASSIFICATION, REGRESSION, Task
 from puma_dash.core.types import doubtful, ratios
-from puma_dash.ui.panels import duration, signed
+from puma_dash.ui.panels import duration, plain_number, signed
 from puma_dash.ui.state import entry
 from puma_dash.ui.text import INTENTS, METHODS, METRICS, VERDICTS
 
@@ -65,10 +66,23 @@ def label_of(criteria: Criteria | None, name: str) -> str:
 # --- sentences ------------------------------------------------------------
 
 
-def flips_sentence(comparison: dict[str, Any]) -> str:
+def task_of(comparison: dict[str, Any]) -> Task:
+    """Whether classes were compared or values."""
+    return REGRESSION if "answers" in comparison else CLASSIFICATION
+
+
+def outcome_sentence(comparison: dict[str, Any]) -> str:
     """The comparison in one sentence, with its verdict."""
     facts, n = comparison["diagnostics"], comparison["n"]
     rows = dict(zip(comparison["metrics"]["index"], comparison["metrics"]["data"], strict=True))
+    if task_of(comparison) is REGRESSION:
+        (rmse, now, _, low, high), (r2, explained, *_) = rows["rmse"], rows["r2"]
+        shares = "" if r2 is None else f", R² {r2:.3f} → {explained:.3f}"
+        return (
+            f"Closer to the target on {facts['closer']:,}, further on {facts['further']:,} of {n:,} "
+            f"{comparison['split']} rows; RMSE {plain_number(rmse)} → {plain_number(now)} "
+            f"({interval(low, high)}){shares}; {verdict(comparison)[1]}."
+        )
     ece = rows["ece"]
     return (
         f"Fixes {facts['fixed']:,} and breaks {facts['broken']:,} of {n:,} {comparison['split']} rows "
@@ -154,8 +168,17 @@ def patch_sentence(info: dict[str, Any]) -> str:
 
 def forgotten_sentences(comparison: dict[str, Any], marked: pd.DataFrame) -> list[str]:
     """What became of the marked rows: does the model still answer what it was taught on them?"""
-    nll = dict(zip(comparison["metrics"]["index"], comparison["metrics"]["data"], strict=True))["nll"]
+    rows = dict(zip(comparison["metrics"]["index"], comparison["metrics"]["data"], strict=True))
     told = []
+    if task_of(comparison) is REGRESSION:
+        squares = [(f"{of['rows'].capitalize()} ({of['n']:,} rows)", of) for of in marked.to_dict("records")]
+        told = [
+            f"{who}: mean squared error {plain_number(of['loss before'])} → {plain_number(of['loss after'])}."
+            for who, of in squares
+        ]
+        before, after = (plain_number(value**2) for value in rows["rmse"][:2])
+        return [*told, f"For comparison, {comparison['split']} rows: {before} → {after}."]
+    nll = rows["nll"]
     for of in marked.to_dict("records"):
         n, done = of["n"], of["rows"]
         before, after = (round(of[f"accuracy {model}"] * n) for model in ("before", "after"))
@@ -178,8 +201,8 @@ def metric_table(comparison: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "metric": [METRICS[name] for name in frame.index],
-            "before": frame["before"].map("{:.4f}".format),
-            "after": frame["after"].map("{:.4f}".format),
+            "before": [plain_number(value, 4) for value in frame["before"]],
+            "after": [plain_number(value, 4) for value in frame["after"]],
             "change": [signed(change) for change in frame["change"]],
             "95 % interval": [interval(*ends) for ends in zip(frame["low"], frame["high"], strict=True)],
         }
@@ -262,13 +285,15 @@ def race_table(runners: Mapping[str, Record]) -> pd.DataFrame:
         verdicts = rails.loc[rails["held"], "verdict"].value_counts()
         held = ", ".join(f"{verdicts[v]} {v}" for v in VERDICTS if v in verdicts) or "–"
         line: dict[str, Any] = {"method": name, "time": duration(info["seconds"]), "rails": held}
-        for metric in ("accuracy", "nll", "ece"):
+        task = task_of(compared)
+        for metric in task.headline:
             found = metrics.loc[metric]
             low, high = signed(found["low"], 3), signed(found["high"], 3)
-            line[METRICS[metric]] = f"{found['after']:.3f} ({low} to {high})"
-        line["fixed, broken"] = "{fixed:,}, {broken:,}".format(**compared["diagnostics"])
+            line[METRICS[metric]] = f"{plain_number(found['after'])} ({low} to {high})"
+        pair = ("fixed", "broken") if task is CLASSIFICATION else ("closer", "further")
+        line[", ".join(pair)] = ", ".join(f"{compared['diagnostics'][name]:,}" for name in pair)
         if "removed" in marked.index:
-            line["loss on removed"] = f"{marked.loc['removed', 'loss after']:.2f}"
+            line["loss on removed"] = plain_number(marked.loc["removed", "loss after"], 2)
         lines.append(line)
     return pd.DataFrame(lines)
 

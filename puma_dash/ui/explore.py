@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,19 +10,20 @@ import numpy as np
 import streamlit as st
 
 from puma_dash.core.first_order import predicted_change
+from puma_dash.ui.answers import Classes, Values, answers_in
 from puma_dash.ui.figures import thumbnails
 from puma_dash.ui.rules import Field, Text
 from puma_dash.ui.state import Context, entry
-from puma_dash.ui.text import percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from puma_dash.workspace.drafts import Draft
 
-PSI = "psi/cross_entropy"
-OWN_COLUMNS = {"image", "row", "psi", "label", "prediction", "confidence", "loss", "mark", "fit"}
-FIT = ["misfit", "fits its label"]
+OWN_COLUMNS = {
+    *("image", "row", "psi", "label", "prediction", "confidence", "loss", "mark", "fit"),
+    *("target", "residual"),
+}
 MARKS = ["none", "remove", "up-weight", "relabel"]
 
 
@@ -31,14 +33,11 @@ class Rows:
 
     Args:
         here: which project.
-        psi: influence on validation cross-entropy (n,).
+        psi: influence on the plain loss on validation (n,).
         value: that criterion now.
-        target: labels (n,).
-        predicted: predicted classes (n,).
-        confidence: of the prediction (n,).
-        loss: training loss (n,).
+        answers: labels and predictions.
+        loss: plain loss (n,).
         images: pictures (n, h, w) or (n, 3, h, w), or None.
-        classes: names.
         columns: name -> (values or codes (n,), categories or None) of everything else known of a row.
         texts: name -> texts of the columns that are neither.
         id: the column that names each row, where there is one.
@@ -47,12 +46,9 @@ class Rows:
     here: Context
     psi: np.ndarray
     value: float
-    target: np.ndarray
-    predicted: np.ndarray
-    confidence: np.ndarray
+    answers: Classes | Values
     loss: np.ndarray
     images: np.ndarray | None
-    classes: list[str]
     columns: dict[str, tuple[np.ndarray, list[str] | None]]
     texts: dict[str, Text]
     id: str | None
@@ -61,7 +57,7 @@ class Rows:
     def of(cls, here: Context) -> Rows:
         """The rows of the project that is open."""
         overview = here.overview
-        valued = entry(here.index.values.get(PSI, ""))
+        valued = entry(here.index.values.get(main_psi(here), ""))
         assert overview is not None
         if valued is None:
             st.error("The influence of the rows is not in the cache any more. Prepare the project again.")
@@ -75,12 +71,9 @@ class Rows:
             here,
             valued.arrays["scores"],
             valued.info["criterion_value"],
-            arrays["target"],
-            arrays["predicted"],
-            arrays["confidence"],
+            answers_in(info, arrays),
             arrays["loss"],
             arrays.get("images"),
-            info["classes"],
             {
                 column_label(c["name"]): (arrays[f"column.{c['name']}"], c["categories"])
                 for c in info["columns"]
@@ -96,7 +89,7 @@ class Rows:
     def key(self) -> str:
         """What the rows were read from."""
         index = self.here.index
-        return f"{index.overview}/{index.values[PSI]}"
+        return f"{index.overview}/{index.values[main_psi(self.here)]}"
 
     @property
     def n(self) -> int:
@@ -141,6 +134,11 @@ class Rows:
         return (None, []) if found is None else (found.arrays["xy"], found.info["axes"])
 
 
+def main_psi(here: Context) -> str:
+    """Where the index of the project has psi of the plain loss."""
+    return f"psi/{here.task.criterion}"
+
+
 @dataclass(frozen=True)
 class Colouring:
     """One way to colour the map; psi of a criterion may still have to be computed."""
@@ -148,14 +146,14 @@ class Colouring:
     rows: Rows
     criterion: str | dict[str, Any] | None = None
     values: np.ndarray | None = None
-    categories: list[str] | None = None
+    categories: Sequence[str] | None = None
 
     @property
     def sequential(self) -> bool:
         """Whether the values run from low to high, with no zero in between that means something."""
         return self.criterion is None and self.categories is None
 
-    def load(self) -> tuple[np.ndarray | None, list[str] | None]:
+    def load(self) -> tuple[np.ndarray | None, Sequence[str] | None]:
         """Values or codes (n,) and their categories; no values where not computed."""
         if self.criterion is None:
             return self.values, self.categories
@@ -175,7 +173,7 @@ def ranking(here: Context, rows: Rows) -> tuple[np.ndarray, str]:
         psi = psi_of(here, name) if colour == f"psi of {facts['label']}" else None
         if psi is not None:
             return psi, facts["label"]
-    return rows.psi, "cross-entropy"
+    return rows.psi, here.main["label"]
 
 
 def fields(here: Context, rows: Rows, draft: Draft) -> dict[str, Field]:
@@ -185,10 +183,7 @@ def fields(here: Context, rows: Rows, draft: Draft) -> dict[str, Field]:
         for name, facts in here.criteria.items()
         if (psi := psi_of(here, name)) is not None
     }
-    found["label"] = Field(rows.target, rows.classes)
-    found["prediction"] = Field(rows.predicted, rows.classes)
-    found["fit"] = Field((rows.target == rows.predicted).astype(np.int8), FIT)
-    found["confidence"] = Field(rows.confidence)
+    found |= rows.answers.fields()
     found["loss"] = Field(rows.loss)
     found["mark"] = Field(rows.marks(draft), MARKS)
     for name, (values, categories) in rows.columns.items():
@@ -228,11 +223,8 @@ def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
         found.setdefault(
             f"psi of {asked.params['label']}", Colouring(rows, criterion=asked.params["criterion"])
         )
-    right = (rows.target == rows.predicted).astype(np.int32)
-    found["label"] = Colouring(rows, values=rows.target, categories=rows.classes)
-    found["prediction"] = Colouring(rows, values=rows.predicted, categories=rows.classes)
-    found["fit"] = Colouring(rows, values=right, categories=FIT)
-    found["confidence"] = Colouring(rows, values=rows.confidence)
+    for name, field in rows.answers.fields().items():
+        found[name] = Colouring(rows, values=np.asarray(field.values), categories=field.categories)
     found["loss"] = Colouring(rows, values=rows.loss)
     for name, (values, categories) in rows.columns.items():
         found[name] = Colouring(rows, values=values, categories=categories)
@@ -240,7 +232,7 @@ def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
 
 
 def forecast_now(rows: Rows, draft: Draft) -> float:
-    """Predicted change of validation cross-entropy by the marks of ``draft``: -(1/n) sum_j e_j psi_j."""
+    """Predicted change of the plain loss on validation by the marks of ``draft``: -(1/n) sum_j e_j psi_j."""
     return _change(rows.psi, draft)
 
 
@@ -263,13 +255,8 @@ def _change(psi: np.ndarray, draft: Draft) -> float:
 
 def hover_texts(rows: Rows, some: np.ndarray) -> list[str]:
     """What to say of each of ``some`` rows under the mouse."""
-    each = zip(
-        some, rows.target[some], rows.predicted[some], rows.confidence[some], rows.psi[some], strict=True
-    )
-    return [
-        f"row {i:,}\nlabel {rows.classes[t]}, predicted {rows.classes[p]} ({percent(c, 0)})\npsi {s:+.3f}"
-        for i, t, p, c, s in each
-    ]
+    each = zip(some, rows.answers.told(some), rows.psi[some], strict=True)
+    return [f"row {i:,}\n{told}\npsi {s:+.3f}" for i, told, s in each]
 
 
 def marks_of(rows: Rows, chosen: np.ndarray, draft: Draft) -> list[str]:
@@ -277,7 +264,7 @@ def marks_of(rows: Rows, chosen: np.ndarray, draft: Draft) -> list[str]:
     words = np.where(np.isin(chosen, draft.remove), "remove", "").astype(object)
     for marks, word in (
         (draft.upweight, lambda e: f"weight {1 + e:g}"),
-        (draft.relabel, lambda label: f"label {rows.classes[int(label)]}"),
+        (draft.relabel, lambda new: f"{rows.here.task.target} {rows.answers.words(np.array([new]))[0]}"),
     ):
         _, at, found = np.intersect1d(chosen, marks.rows, assume_unique=True, return_indices=True)
         values, codes = np.unique(marks.values[found], return_inverse=True)
@@ -296,9 +283,8 @@ def gallery(rows: Rows, chosen: np.ndarray, draft: Draft) -> tuple[pd.DataFrame,
         columns["image"] = st.column_config.ImageColumn("Image", width="small")
     data["row"] = chosen
     data["psi"] = rows.psi[chosen]
-    data["label"] = [rows.classes[k] for k in rows.target[chosen]]
-    data["prediction"] = [rows.classes[k] for k in rows.predicted[chosen]]
-    data["confidence"] = rows.confidence[chosen]
+    answered = rows.answers.columns(chosen)
+    data |= answered
     data["loss"] = rows.loss[chosen]
     data["mark"] = marks_of(rows, chosen, draft)
     for name in (*rows.columns, *rows.texts):
@@ -306,6 +292,8 @@ def gallery(rows: Rows, chosen: np.ndarray, draft: Draft) -> tuple[pd.DataFrame,
     columns["psi"] = st.column_config.NumberColumn("psi", format="%.3f")
     columns["mark"] = st.column_config.TextColumn("mark", width=90)
     columns["loss"] = st.column_config.NumberColumn("loss", format="%.3f")
+    for name in (name for name, values in answered.items() if not isinstance(values, list)):
+        columns[name] = st.column_config.NumberColumn(name, format="%.4g")
     columns["confidence"] = st.column_config.ProgressColumn(
         "confidence", format="percent", min_value=0.0, max_value=1.0
     )

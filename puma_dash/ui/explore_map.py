@@ -11,7 +11,7 @@ from puma_dash.ui.explore import Colouring, Rows, colourings, hover_texts
 from puma_dash.ui.figures import backdrop, map_figure
 from puma_dash.ui.gesture import MODES, combine, extent, is_empty_gesture, rows_inside
 from puma_dash.ui.map import Backdrop
-from puma_dash.ui.panels import chart, job
+from puma_dash.ui.panels import chart, job, segments
 from puma_dash.ui.raster import Window
 from puma_dash.ui.state import Context, removed_before
 from puma_dash.workspace.drafts import Draft
@@ -40,13 +40,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
     computed_first = sorted(labels, key=lambda label: label not in here.index.embeddings)
     label = embedding_at.selectbox("Map", computed_first, **here.choosing("map", computed_first))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        mode = st.segmented_control(
-            "Draw around rows to",
-            MODES,
-            format_func=MODE_LABELS.__getitem__,
-            required=True,
-            **here.choosing("mode", MODES),
-        )
+        segments("Draw around rows to", MODES, MODE_LABELS.__getitem__, **here.choosing("mode", MODES))
         if not colour.startswith("psi of "):
             st.button(
                 "Colour by psi",
@@ -93,7 +87,9 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         st.session_state["gesture"] = st.session_state.get("gesture", 0) + 1
         if is_empty_gesture(event):
             return
-        if zooming:
+        # As they are now: a click and an outline right after it may come in one rerun.
+        mode = st.session_state["mode"]
+        if st.session_state.get("zooming"):
             st.session_state["zooming"] = False
             window = extent(event)
             if window is not None:
@@ -106,7 +102,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
         if len(inside) == 0:
             st.session_state["note"] = "That outline holds no rows; the selection is as it was."
             return
-        now = combine(here.draft().selection, inside, str(mode))
+        now = combine(here.draft().selection, inside, mode)
         here.edit(lambda draft: draft.selecting(now, f"{mode} {len(inside):,} rows drawn around"))
 
     alt = text.map_alt(

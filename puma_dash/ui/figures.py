@@ -253,7 +253,13 @@ def strength_figure(
 
 
 def class_figure(
-    class_names: Sequence[str], before: ArrayLike, after: ArrayLike, *, title: str, x_title: str
+    class_names: Sequence[str],
+    before: ArrayLike,
+    after: ArrayLike,
+    *,
+    title: str,
+    x_title: str,
+    share: bool = True,
 ) -> go.Figure:
     """Returns a rate of each class before and after, joined by a line.
 
@@ -263,11 +269,13 @@ def class_figure(
         after: The rate after (c,).
         title: What is read off it.
         x_title: The rate.
+        share: Whether it is one, or else a figure in units of its own.
     """
     figure = canvas(title, height=150 + 28 * len(class_names))
     _dumbbells(figure, class_names, floats(before), floats(after), labels=("before", "after"))
-    figure.update_traces(hovertemplate=f"%{{x:.1%}}{NO_BOX}")
-    return figure.update_xaxes(title_text=plain(x_title, 80), tickformat=".1~%", showgrid=True)
+    figure.update_traces(hovertemplate=f"%{{x:{'.1%' if share else '.4g'}}}{NO_BOX}")
+    tickformat = ".1~%" if share else "~g"
+    return figure.update_xaxes(title_text=plain(x_title, 80), tickformat=tickformat, showgrid=True)
 
 
 def _occupied(bins: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float32]]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from puma_dash.core.task import CLASSIFICATION
 from puma_dash.ui import text
 from puma_dash.ui.compare import label_of
 from puma_dash.ui.explore import Rows, forecasts_now
@@ -21,6 +22,8 @@ from puma_dash.workspace.drafts import Draft
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
+REFINED = {"classification": "accuracy, ECE and flips", "regression": "RMSE, MAE and R²"}
+
 
 def forecast(here: Context, rows: Rows, draft: Draft) -> None:
     """The forecast of the marked rows: at once from psi, refined on request; then the way to the patch."""
@@ -29,7 +32,7 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
         return
     with st.container(gap="xsmall"):
         state = here.job("forecast")
-        plan = {} if state is None else plan_of_draft(draft)
+        plan = {} if state is None else plan_of(here, draft)
         asked = state is not None and state.params.get("plan") == plan_name(plan)
         refined = state.result if state is not None and asked and state.status == "done" else None
         with st.container(horizontal=True, gap="xsmall"):
@@ -45,7 +48,7 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
                 st.button(
                     "Refine",
                     icon=":material/query_stats:",
-                    help="Predicts accuracy, ECE and flips too, with compensation, at every strength.",
+                    help=f"Predicts {REFINED[here.task.name]} too, with compensation, at every strength.",
                     on_click=lambda: refine(here, draft),
                 )
         st.markdown(f"**Forecast** for {draft.marked:,} marked rows")
@@ -58,10 +61,15 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
             refined_forecast(here, refined, plan)
 
 
+def plan_of(here: Context, draft: Draft) -> dict[str, Any]:
+    """The plan that is forecast: the marks, with the plain loss held."""
+    return plan_of_draft(draft, hold=[here.task.criterion])
+
+
 def refine(here: Context, draft: Draft) -> None:
     """Asks for the refined forecast, of all criteria whose psi is computed."""
     records = [here.criteria[name].get("record", name) for name in forecasts_now(here, draft)]
-    here.start("forecast", {"plan": keep_plan(plan_of_draft(draft)), "criteria": records})
+    here.start("forecast", {"plan": keep_plan(plan_of(here, draft)), "criteria": records})
 
 
 def forecast_table(here: Context, draft: Draft, refined: dict[str, Any] | None) -> pd.DataFrame:
@@ -87,10 +95,8 @@ def refined_forecast(here: Context, found: dict[str, Any], plan: dict[str, Any])
     """What the refined forecast adds: metrics, flips, and how all of it goes with strength."""
     metrics = pd.DataFrame(**found["metrics"]).rename(index=text.METRICS)
     st.table(numbers(metrics), border="horizontal")
-    st.caption(
-        f"Predicted on {found['diagnostics']['n']:,} validation rows, with compensation; "
-        f"{found['flips']:,} of them change class."
-    )
+    flips = f"; {found['flips']:,} of them change class" if here.task is CLASSIFICATION else ""
+    st.caption(f"Predicted on {found['diagnostics']['n']:,} validation rows, with compensation{flips}.")
     strength_chart(here, found["strengths"], list(plan["hold"]), plan, key="forecast-strength")
 
 

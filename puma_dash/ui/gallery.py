@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import streamlit as st
 
+from puma_dash.core.task import CLASSIFICATION
+from puma_dash.ui.answers import Classes
 from puma_dash.ui.explore import Rows, gallery, ranking
 from puma_dash.ui.state import Context
 from puma_dash.ui.story import open_story
@@ -15,6 +17,7 @@ from puma_dash.workspace.drafts import Draft
 
 PAGE = 60
 ORDERS = ("most harmful", "most valuable", "least confident", "largest loss", "row number")
+"""The third is only for classes."""
 
 
 def gallery_page(here: Context, rows: Rows, draft: Draft) -> None:
@@ -23,8 +26,9 @@ def gallery_page(here: Context, rows: Rows, draft: Draft) -> None:
     pages = -(-len(chosen) // PAGE)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader("Selected rows" if len(draft.selection) else "All rows", width="content")
-        choice = here.choosing("order", ORDERS)
-        order = st.selectbox("Sort by", ORDERS, label_visibility="collapsed", width=170, **choice)
+        orders = [order for order in ORDERS if order != "least confident" or here.task is CLASSIFICATION]
+        choice = here.choosing("order", orders)
+        order = st.selectbox("Sort by", orders, label_visibility="collapsed", width=170, **choice)
         page = 1
         if pages > 1:
             name = f"page of {pages}, {order}"
@@ -123,6 +127,6 @@ def _keys(here: Context, rows: Rows, order: str) -> np.ndarray:
         return ranking(here, rows)[0]
     if order == "most valuable":
         return -ranking(here, rows)[0]
-    if order == "least confident":
-        return rows.confidence
+    if order == "least confident" and isinstance(rows.answers, Classes):
+        return rows.answers.confidence
     return -rows.loss if order == "largest loss" else np.arange(rows.n)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
@@ -15,6 +15,7 @@ from puma_dash.ui.explore import column_label
 
 if TYPE_CHECKING:
     from puma_dash.ui.state import Context
+    from puma_dash.workspace.store import Entry
 
 MOST_CLASSES = 15
 """More classes than these do not fit into a confusion matrix that can be read and clicked."""
@@ -22,65 +23,30 @@ FAR = 3.0
 """Robust standard deviations beyond which psi counts as a tail."""
 
 
-@dataclass(frozen=True, eq=False)
-class Held:
-    """The validation rows of a prepared project, as the cache holds them.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeldRows:
+    """The validation rows of a prepared project, as the cache holds them, whatever they are asked.
 
     Args:
         key: what they were read from.
-        classes: names.
-        target: labels (m,).
-        predicted: predicted classes (m,).
-        confidence: of the prediction (m,).
-        loss: cross-entropy (m,), in nats.
-        brier: squared distance of the probabilities from the truth (m,).
+        target: labels (m,), or values (m, k).
+        predicted: predicted classes (m,), or values (m, k).
+        loss: plain loss (m,).
         columns: name -> (values or codes (m,), categories or None) of everything else known of a row.
         groups: those of the columns by which groups are compared.
     """
 
     key: str
-    classes: list[str]
     target: np.ndarray
     predicted: np.ndarray
-    confidence: np.ndarray
     loss: np.ndarray
-    brier: np.ndarray
     columns: dict[str, tuple[np.ndarray, list[str] | None]]
     groups: list[str]
-
-    @classmethod
-    def of(cls, here: Context) -> Held:
-        """The rows of the project that is open."""
-        assert here.overview is not None
-        info = here.overview.info
-        arrays = {
-            name.removeprefix("validation."): array
-            for name, array in here.overview.arrays.items()
-            if name.startswith("validation.")
-        }
-        columns = {
-            column_label(c["name"]): (arrays[f"column.{c['name']}"], c["categories"])
-            for c in info["validation_columns"]
-        }
-        groups = [column_label(name) for name in info["groups"]]
-        own = {name: arrays[name] for name in ("target", "predicted", "confidence", "loss", "brier")}
-        return cls(
-            here.index.overview,
-            info["classes"],
-            **own,
-            columns=columns,
-            groups=[g for g in groups if g in columns],
-        )
 
     @property
     def n(self) -> int:
         """Number of validation rows."""
         return len(self.target)
-
-    @property
-    def correct(self) -> np.ndarray:
-        """Bool (m,): which predictions are right."""
-        return self.predicted == self.target
 
     def parts(self, column: str) -> dict[str, np.ndarray]:
         """The rows of each value of a column, as bool (m,); of a column of numbers, of each quarter."""
@@ -97,6 +63,51 @@ class Held:
                 found[f"{low:.4g} to {high:.4g}"] = above & (values <= high)
         found["missing"] = missing
         return {name: rows for name, rows in found.items() if rows.any()}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Held(HeldRows):
+    """The validation rows of a classifier.
+
+    Args:
+        classes: names.
+        confidence: of the prediction (m,).
+        brier: squared distance of the probabilities from the truth (m,).
+    """
+
+    classes: list[str]
+    confidence: np.ndarray
+    brier: np.ndarray
+
+    @classmethod
+    def of(cls, here: Context) -> Held:
+        """The rows of the project that is open."""
+        own = ("target", "predicted", "confidence", "loss", "brier")
+        return cls(classes=overview_of(here).info["classes"], **held_rows(here, own))
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Bool (m,): which predictions are right."""
+        return self.predicted == self.target
+
+
+def overview_of(here: Context) -> Entry:
+    """What is known of the project, which is prepared where this is asked."""
+    assert here.overview is not None
+    return here.overview
+
+
+def held_rows(here: Context, names: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of ``HeldRows``, and the arrays ``names``, of the project that is open."""
+    info, arrays = overview_of(here).info, overview_of(here).arrays
+    columns = {
+        column_label(c["name"]): (arrays[f"validation.column.{c['name']}"], c["categories"])
+        for c in info["validation_columns"]
+    }
+    groups = [column_label(name) for name in info["groups"]]
+    own = {name: arrays[f"validation.{name}"] for name in names}
+    known = [g for g in groups if g in columns]
+    return {"key": here.index.overview, "columns": columns, "groups": known, **own}
 
 
 @dataclass(frozen=True)

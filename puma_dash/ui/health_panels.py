@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import streamlit as st
 
 from puma_dash.core.evaluation import estimates
 from puma_dash.core.evaluation.estimates import Estimate
-from puma_dash.ui.explore import PSI
+from puma_dash.ui import health, health_figures
+from puma_dash.ui.explore import Rows, main_psi
 from puma_dash.ui.findings import interval
 from puma_dash.ui.health import Held, Slice
-from puma_dash.ui.panels import duration, job
+from puma_dash.ui.panels import chart, duration, job, plain_number
 from puma_dash.ui.state import Context, entry
 from puma_dash.ui.text import escape, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ICONS = {"ok": ":material/check_circle:", "note": ":material/info:", "warning": ":material/warning:"}
 STATUSES = {"warning": "warnings", "note": "notes", "ok": "fine"}
@@ -36,7 +40,7 @@ def explore_these(
         icon=":material/travel_explore:",
         help="Computes the influence of every training row on the loss of exactly these validation rows.",
     ):
-        record = {"criterion": "cross_entropy", "split": "validation", "rows": found.rows.tolist()}
+        record = {"criterion": here.task.criterion, "split": "validation", "rows": found.rows.tolist()}
         here.start("value", {"method": "psi", "criterion": record, "label": found.name})
         here.keep("colour", f"psi of {found.name}")
         st.switch_page("pages/2_Explore.py", query_params=here.query)
@@ -44,10 +48,62 @@ def explore_these(
 
 def card(label: str, found: Estimate, as_percent: bool, told: str, width: int = 148) -> None:
     """One figure with its interval; ``told`` goes behind the question mark."""
-    value = percent(found.value) if as_percent or np.isnan(found.value) else f"{found.value:.3f}"
+    value = percent(found.value) if as_percent or np.isnan(found.value) else plain_number(found.value)
     under = interval(found, as_percent)
     told = f"n = {found.n:,}. {escape(told)}"
     st.metric(label, value, under, delta_color="off", delta_arrow="off", help=told, border=True, width=width)
+
+
+def pick_slice(here: Context, shown: pd.DataFrame, config: dict[str, Any]) -> int:
+    """The number of the line that is picked of a list of slices, kept beyond a refresh."""
+    names = shown["name"].tolist()
+    kept = here.view.get("slice")
+    line = names.index(kept) if kept in names else 0
+    longest = int(shown["name"].str.len().max()) if len(shown) else 0
+
+    def pick() -> None:
+        lines = st.session_state["slices"]["selection"]["rows"]
+        if lines and lines[0] < len(names):
+            here.keep("slice", names[lines[0]])
+
+    st.dataframe(
+        shown,
+        key="slices",
+        hide_index=True,
+        height=442,
+        on_select=pick,
+        selection_mode="single-row-required",
+        selection_default={"selection": {"rows": [line]}},
+        column_config={
+            "name": st.column_config.TextColumn("Slice", width=min(max(104, 7 * longest), 150)),
+            "n": st.column_config.NumberColumn("n", format="localized", width=48),
+            "interval": st.column_config.TextColumn("95 % interval", width=92),
+            "p": st.column_config.TextColumn("Evidence", width=78, help="p-value, corrected (Holm)."),
+            **config,
+        },
+    )
+    return line
+
+
+def influence(here: Context) -> None:
+    """How psi is spread over the training rows; this chart's rows are training rows."""
+    st.subheader("Influence")
+    psi = Rows.of(here).psi
+    harmful, valuable, limits = health.tails(psi)
+    top = health.top_share(psi)
+    figure = health_figures.psi_figure(psi, limits, title=f"1 % of rows carry {100 * top:.0f} % of |psi|")
+    alt = health_figures.psi_alt(psi, len(harmful), len(valuable))
+    chart(figure, alt, health_figures.READ_PSI, key="psi")
+    st.markdown(
+        f"**Below −{health.FAR:g} robust deviations**: {len(harmful):,} of {len(psi):,} training rows "
+        f"({percent(len(harmful) / len(psi))}); above +{health.FAR:g}: {len(valuable):,}"
+    )
+    if len(harmful) and st.button(
+        f"Explore these {len(harmful):,} training rows", key="explore-tail", icon=":material/travel_explore:"
+    ):
+        here.edit(lambda draft: draft.selecting(harmful, "select the harmful tail"))
+        here.keep("colour", f"psi of {here.main['label']}")
+        st.switch_page("pages/2_Explore.py", query_params=here.query)
 
 
 def checks(here: Context) -> None:
@@ -55,7 +111,7 @@ def checks(here: Context) -> None:
     st.subheader("Checks")
     found = entry(here.index.health.get("checks", ""))
     if found is None:
-        valued = entry(here.index.values.get(PSI, ""))
+        valued = entry(here.index.values.get(main_psi(here), ""))
         cost = "" if valued is None else f" ({duration(2 * valued.info['seconds'])} as last measured)"
         st.markdown(
             "Is the model at a minimum of its objective, does it answer the same twice, do rows repeat or "

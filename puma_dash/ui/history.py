@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import ProjectError
-from puma_dash.ui.compare import Record, rails_of
-from puma_dash.ui.panels import duration, signed
+from puma_dash.ui.compare import Record, rails_of, task_of
+from puma_dash.ui.panels import duration, plain_number, signed
 from puma_dash.ui.report import DONE, Decision, examples_of, report_html
 from puma_dash.ui.state import entry as cached
 from puma_dash.ui.style import AFTER, BEFORE, CATEGORICAL, OUTLINE, VALUABLE, canvas, floats, plain
 from puma_dash.workspace import weights
 from puma_dash.workspace.bundle import bundle
-from puma_dash.workspace.index import Index
+from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.store import home
 
 if TYPE_CHECKING:
@@ -282,6 +283,8 @@ def entry_report(entry: Entry, ledger: Ledger) -> str:
     """
     details, versions = entry.details, ledger.versions(entry.source)
     overview = cached(Index.of(home(), entry.source, entry.parent).overview)
+    if overview is not None and overview.info.get("layout") != LAYOUT:
+        overview = None
     return report_html(
         details,
         details.get("test"),
@@ -315,5 +318,10 @@ def _on_test(test: dict[str, Any] | None) -> str:
     if test is None:
         return ""
     rows = dict(zip(test["metrics"]["index"], test["metrics"]["data"], strict=True))
-    names = {"accuracy": "accuracy", "ece": "ECE"}
-    return "; ".join(f"{said} {rows[name][0]:.3f} → {rows[name][1]:.3f}" for name, said in names.items())
+    task = task_of(test)
+    names = {"accuracy": "accuracy", "ece": "ECE"} if task is CLASSIFICATION else {"rmse": "RMSE", "r2": "R²"}
+    return "; ".join(
+        f"{said} {plain_number(rows[name][0])} → {plain_number(rows[name][1])}"
+        for name, said in names.items()
+        if rows[name][0] is not None
+    )

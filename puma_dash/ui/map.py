@@ -158,25 +158,27 @@ def map_figure(
         _Mark("marked up-weight", UPWEIGHTED, "diamond-open", raster.diamond, upweighted),
         _Mark("marked relabel", RELABELLED, "square-open", raster.square, relabelled),
     ]
-    figure = canvas("", height=560)
-    figure.update_layout(margin_r=34, modebar_orientation="v")  # beside the rows, not above them
-    figure.add_layout_image(_picture(rows, selected, marks))
-    figure.add_trace(rows.hover)
-    figure.add_trace(_handle(rows))
-    figure.add_traces(rows.look.key + [mark.key for mark in marks if len(mark.rows)])
+    traces = [rows.hover, _handle(rows), *rows.look.key, *(mark.key for mark in marks if len(mark.rows))]
     if rows.gone:
         dot = {"color": OTHERS, "size": 9, "opacity": GONE_BRIGHT}
-        figure.add_trace(legend_key(f"removed before ({rows.gone:,})", dot))
-    figure.update_xaxes(title_text=plain(x_title, 80), autorangeoptions=_exactly(rows.window[0]))
-    figure.update_yaxes(title_text=plain(y_title, 60), autorangeoptions=_exactly(rows.window[1]))
-    figure.update_xaxes(showline=True, fixedrange=False).update_yaxes(showline=True, fixedrange=False)
-    figure.update_yaxes(scaleanchor="x", scaleratio=rows.ratio)
+        traces.append(legend_key(f"removed before ({rows.gone:,})", dot))
+    figure = canvas("", height=560).add_traces(traces)
+    figure.add_layout_image(_picture(rows, selected, marks))
+    axis = {"showline": True, "fixedrange": False}
+    across, up = (_exactly(ends) for ends in rows.window)
+    round_discs = {"scaleanchor": "x", "scaleratio": rows.ratio}
     return figure.update_layout(
+        xaxis={**axis, "title": {"text": plain(x_title, 80)}, "autorangeoptions": across},
+        yaxis={**axis, "title": {"text": plain(y_title, 60)}, "autorangeoptions": up, **round_discs},
+        margin={"r": 34},  # room for the buttons, which stand beside the rows, not above them
         dragmode="lasso",
-        newselection_line={"color": LASSO, "width": 2, "dash": "solid"},
+        newselection={"line": {"color": LASSO, "width": 2, "dash": "solid"}},
         # What was drawn stays lit until the picture follows. This opacity is of fill and line together.
         activeselection={"fillcolor": LASSO, "opacity": 0.25},
-        modebar_remove=["zoom2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
+        modebar={
+            "orientation": "v",
+            "remove": ["zoom2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
+        },
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -132,8 +133,17 @@ def size(count: float) -> str:
 
 
 def signed(value: float | None, digits: int = 4) -> str:
-    """A change with its sign and a real minus."""
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    """A change with its sign and a real minus; of thousands one digit behind the point is enough."""
+    if value is None or math.isnan(value):
+        return "–"
+    return (f"{value:+,.1f}" if abs(value) >= 1000 else f"{value:+.{digits}f}").replace("-", "−")
+
+
+def plain_number(value: float, digits: int = 3) -> str:
+    """A figure; of thousands one digit behind the point is enough."""
+    if math.isnan(value):
+        return "not defined"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
 
 
 def side_by_side() -> tuple[DeltaGenerator, DeltaGenerator]:
@@ -155,6 +165,19 @@ def chart(figure: Any, alt: str, read: str, *, key: str, **options: Any) -> None
         **options,
     )
     st.caption(read)
+
+
+def segments(
+    label: str, options: Iterable[str], named: Callable[[str], str] = escape, **settings: Any
+) -> str:
+    """Returns the chosen one of a few options that stand side by side, each as Markdown by ``named``.
+
+    "gray" is the colour of text in our theme: of itself the chosen one has the primary colour, which no eye
+    reads well on a tint of the same.
+    """
+    return st.segmented_control(
+        label, options, format_func=lambda option: f":gray[{named(option)}]", required=True, **settings
+    )
 
 
 def facts(pairs: list[tuple[str, str]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from puma_dash.ui.answers import Classes
 from puma_dash.ui.explore import Rows
 from puma_dash.ui.text import percent
 from puma_dash.workspace.drafts import Draft
@@ -42,11 +43,16 @@ def plan_of_draft(
     marks = {
         "remove": draft.remove.tolist(),
         "upweight": {str(row): e for row, e in draft.upweight.items()},
-        "relabel": {str(row): int(label) for row, label in draft.relabel.items()},
+        "relabel": {str(row): _plain(label) for row, label in draft.relabel.items()},
     }
     plan = {**DEFAULTS, **marks, **settings}
     known = criteria or {}
     return {**plan, "hold": [known.get(name, {}).get("record", name) for name in plan["hold"]]}
+
+
+def _plain(label: float) -> int | float:
+    """A class number, or a value, as JSON has it."""
+    return int(label) if label == int(label) else label
 
 
 def plan_name(plan: dict[str, Any]) -> str:
@@ -113,20 +119,26 @@ def cautions(rows: Rows, draft: Draft) -> list[Caution]:
 
 def _refused(rows: Rows, draft: Draft, weight: np.ndarray) -> list[Caution]:
     """Why the plan could not be carried out."""
-    found = []
-    before = np.bincount(rows.target[weight > 0], minlength=len(rows.classes))
-    target, stays = rows.target.copy(), weight > 0
-    target[draft.relabel.rows] = draft.relabel.values
+    found, answers = [], rows.answers
+    stays = weight > 0
     stays[draft.remove] = False
-    after = np.bincount(target[stays], minlength=len(rows.classes))
-    gone = [rows.classes[k] for k in np.flatnonzero((before > 0) & (after == 0))]
-    if gone:
-        found.append(
-            Caution(f"No row of {', '.join(gone)} would be left: a whole class cannot be patched away.", True)
+    target = answers.target.reshape(rows.n, -1)[:, 0].copy()  # new targets are given to single outputs only
+    unchanged = draft.relabel.rows[draft.relabel.values == target[draft.relabel.rows]]
+    target[draft.relabel.rows] = draft.relabel.values
+    if isinstance(answers, Classes):
+        before, after = (
+            np.bincount(labels, minlength=len(answers.names))
+            for labels in (answers.target[weight > 0], target[stays])
         )
-    unchanged = draft.relabel.rows[draft.relabel.values == rows.target[draft.relabel.rows]]
+        gone = [answers.names[k] for k in np.flatnonzero((before > 0) & (after == 0))]
+        if gone:
+            told = f"No row of {', '.join(gone)} would be left: a whole class cannot be patched away."
+            found.append(Caution(told, True))
+    elif not stays.any():
+        found.append(Caution("No row would be left.", True))
     if len(unchanged):
-        told = f"{_rows(unchanged)} to relabel already {_have(unchanged)} the label given."
+        what = "label" if isinstance(answers, Classes) else "target"
+        told = f"{_rows(unchanged)} to relabel already {_have(unchanged)} the {what} given."
         found.append(Caution(told, True, unchanged, f"Unmark {_these(unchanged)}"))
     marked = draft.marked_rows
     absent = marked[weight[marked] == 0]
@@ -137,16 +149,17 @@ def _refused(rows: Rows, draft: Draft, weight: np.ndarray) -> list[Caution]:
 
 
 def _large(rows: Rows, draft: Draft, weight: np.ndarray) -> list[Caution]:
-    taken = np.concatenate([draft.remove, draft.relabel.rows])
-    gone, total = (
-        np.bincount(rows.target[which], minlength=len(rows.classes)) for which in (taken, weight > 0)
-    )
+    taken, answers = np.concatenate([draft.remove, draft.relabel.rows]), rows.answers
+    classes = isinstance(answers, Classes)
+    names = answers.names if classes else ["the training rows"]
+    kind = answers.target if classes else np.zeros(rows.n, dtype=np.int64)
+    gone, total = (np.bincount(kind[which], minlength=len(names)) for which in (taken, weight > 0))
     share = gone / np.maximum(total, 1)
     large = np.flatnonzero(share > LARGE_SHARE)
     if not len(large):
         return []
     most = large[np.argsort(-share[large], kind="stable")][:NAMED]
-    named = ", ".join(f"{rows.classes[k]} ({percent(share[k], 0)})" for k in most)
+    named = ", ".join(f"{names[k]} ({percent(share[k], 0)})" for k in most)
     which = named if len(large) <= NAMED else f"{len(large)} of {len(share)} classes, most of {named}"
     return [
         Caution(
@@ -174,11 +187,11 @@ def _valuable(rows: Rows, draft: Draft) -> list[Caution]:
     valuable = draft.remove[rows.psi[draft.remove] > 0]
     if not len(valuable):
         return []
-    change = rows.psi[valuable].sum() / rows.n
+    change, criterion = rows.psi[valuable].sum() / rows.n, rows.here.main
     told = (
         f"{len(valuable):,} of the rows to remove {'is' if len(valuable) == 1 else 'are'} valuable "
-        f"(psi > 0): alone, taking {_them(valuable)} out would change validation cross-entropy by "
-        f"{change:+.4f} nats."
+        f"(psi > 0): alone, taking {_them(valuable)} out would change validation {criterion['label']} by "
+        f"{change:+.4f} {criterion['unit']}."
     )
     return [Caution(told, rows=valuable, action=f"Unmark {_these(valuable)}")]
 

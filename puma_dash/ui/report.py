@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from puma_dash._version import __version__
+from puma_dash.core.task import CLASSIFICATION, TASKS
 from puma_dash.ui import text
+from puma_dash.ui.answers import Classes, answers_in
 from puma_dash.ui.compare import (
     Record,
     binned,
-    flips_sentence,
     metric_table,
+    outcome_sentence,
     patch_sentence,
+    task_of,
     verdict,
     verdict_table,
 )
@@ -27,6 +30,9 @@ from puma_dash.ui.figures import (
     reliability_figure,
     thumbnails,
 )
+from puma_dash.ui.panels import plain_number
+from puma_dash.ui.values_charts import values_chart
+from puma_dash.ui.values_figures import READ_MOVED, READ_RESIDUALS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +49,16 @@ FLIPS = {
     "broken": "right before, wrong after",
     "kept right": "right before and after",
     "kept wrong": "wrong before and after",
+}
+CHARTS = {
+    "classification": [
+        ("Each class", "classes", text.READ_CLASSES),
+        ("Reliability", "reliability", text.READ_RELIABILITY),
+    ],
+    "regression": [
+        ("Predictions and targets", "answers", READ_MOVED),
+        ("Residuals", "residuals", READ_RESIDUALS),
+    ],
 }
 DONE = {"remove": "removed", "relabel": "relabelled", "upweight": "up-weighted"}
 
@@ -133,7 +149,7 @@ def report_html(
         project=info["project"],
         info=info,
         verdict=headline(info, comparisons[0]),
-        lead=flips_sentence(comparisons[0]),
+        lead=outcome_sentence(comparisons[0]),
         sentence=patch_sentence(info),
         asked=asked(info),
         sections=[section(comparison) for comparison in comparisons],
@@ -148,9 +164,9 @@ def report_html(
         rows_listed=MOST_ROWS_LISTED,
         plotly=get_plotlyjs(),
         psi=text.PSI_SENTENCE,
-        read_reliability=text.READ_RELIABILITY,
+        names="Classes" if task_of(record.validation) is CLASSIFICATION else "Outputs",
+        charts=CHARTS[task_of(record.validation).name],
         read_predicted=text.READ_PREDICTED_MEASURED,
-        read_classes=text.READ_CLASSES,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
     )
@@ -187,23 +203,49 @@ def section(comparison: dict[str, Any]) -> dict[str, Any]:
     import pandas as pd
 
     split, n = comparison["split"], comparison["n"]
+    classes = task_of(comparison) is CLASSIFICATION
+    groups = pd.DataFrame(**comparison["per_group"]) if "per_group" in comparison else pd.DataFrame()
+    return {
+        "split": split,
+        "n": n,
+        "sentence": outcome_sentence(comparison),
+        "verdicts": _table(verdict_table(comparison)) if comparison["verdicts"]["data"] else "",
+        "metrics": _table(metric_table(comparison)),
+        "flips": comparison.get("flips", {}),
+        "groups": ""
+        if groups.empty
+        else _table(_rates(groups, text.percent if classes else "{:.4g}".format)),
+        "rate": "Accuracy" if classes else "RMSE",
+        **(_of_classes(comparison) if classes else _of_values(comparison)),
+    }
+
+
+def _of_classes(comparison: dict[str, Any]) -> dict[str, str]:
+    """The charts of a classifier."""
+    import pandas as pd
+
+    split, n = comparison["split"], comparison["n"]
     before, after = binned(comparison, "before"), binned(comparison, "after")
     reliability = reliability_figure(before, after, title=f"Accuracy against confidence on {split}", n=n)
     classes = pd.DataFrame(**comparison["per_class"])
     names, rates = classes["class"].tolist(), (classes["before"], classes["after"])
     per_class = class_figure(names, *rates, title=f"Accuracy of each class on {split}", x_title="accuracy")
-    groups = pd.DataFrame(**comparison["per_group"]) if "per_group" in comparison else pd.DataFrame()
     return {
-        "split": split,
-        "n": n,
-        "sentence": flips_sentence(comparison),
-        "verdicts": _table(verdict_table(comparison)) if comparison["verdicts"]["data"] else "",
-        "metrics": _table(metric_table(comparison)),
-        "flips": comparison["flips"],
         "classes": _figure(per_class, text.class_alt(names, *rates, f"Accuracy on {split}")),
-        "groups": "" if groups.empty else _table(_rates(groups)),
         "reliability": _figure(reliability, text.reliability_alt(before, after, n=n)),
     }
+
+
+def _of_values(comparison: dict[str, Any]) -> dict[str, str]:
+    """The charts of a regression, one below the other for each output."""
+    import pandas as pd
+
+    outputs = pd.DataFrame(**comparison["answers"])["output"].unique()
+    found = {}
+    for kind in ("answers", "residuals"):
+        drawn = (values_chart(comparison, kind, output) for output in outputs)
+        found[kind] = "".join(_figure(figure, alt) for figure, alt, _ in drawn)
+    return found
 
 
 def examples_of(plan: dict[str, Any], arrays: Arrays, known: dict[str, Any]) -> dict[str, Any] | None:
@@ -219,16 +261,15 @@ def examples_of(plan: dict[str, Any], arrays: Arrays, known: dict[str, Any]) -> 
     kind = next(name for name in DONE if plan[name])
     marked = np.array([int(row) for row in plan[kind]])
     chosen = marked[np.argsort(-arrays["loss"][marked], kind="stable")[:MOST_EXAMPLES]]
-    classes = known["classes"]
-    table = pd.DataFrame(
-        {
-            "row": chosen,
-            "label": [classes[k] for k in arrays["target"][chosen]],
-            "model said": [classes[k] for k in arrays["predicted"][chosen]],
-            "confidence": [text.percent(value, 0) for value in arrays["confidence"][chosen]],
-            "loss": [f"{value:.2f}" for value in arrays["loss"][chosen]],
-        }
-    )
+    answers = answers_in(known, arrays)
+    told: dict[str, Any] = {
+        "row": chosen,
+        TASKS[known["task"]].target: answers.words(answers.target[chosen]),
+        "model said": answers.words(answers.predicted[chosen]),
+    }
+    if isinstance(answers, Classes):
+        told["confidence"] = [text.percent(value, 0) for value in answers.confidence[chosen]]
+    table = pd.DataFrame({**told, "loss": [plain_number(value, 2) for value in arrays["loss"][chosen]]})
     for column in known["columns"]:
         values, categories = arrays[f"column.{column['name']}"][chosen], column["categories"]
         named = None if categories is None else [categories[k] if k >= 0 else "" for k in values]
@@ -237,6 +278,7 @@ def examples_of(plan: dict[str, Any], arrays: Arrays, known: dict[str, Any]) -> 
     rows = table.to_dict("records")
     return {
         "done": DONE[kind],
+        "target": TASKS[known["task"]].target,
         "shown": len(chosen),
         "of": len(marked),
         "pictures": None if pictures is None else list(zip(pictures, rows, strict=True)),
@@ -258,13 +300,13 @@ def _marked(comparison: dict[str, Any]) -> pd.DataFrame:
 
     frame = pd.DataFrame(**comparison["marked"])
     for column in frame.columns[2:]:
-        shown = text.percent if column.startswith("accuracy") else "{:.3f}".format
+        shown = text.percent if column.startswith("accuracy") else plain_number
         frame[column] = frame[column].map(shown)
     return frame
 
 
-def _rates(groups: pd.DataFrame) -> pd.DataFrame:
-    return groups.assign(before=groups["before"].map(text.percent), after=groups["after"].map(text.percent))
+def _rates(groups: pd.DataFrame, shown: Callable[[float], str]) -> pd.DataFrame:
+    return groups.assign(before=groups["before"].map(shown), after=groups["after"].map(shown))
 
 
 def _facts(diagnostics: dict[str, Any]) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
+from puma_dash.core.task import CLASSIFICATION, TASKS, Task
 from puma_dash.ui import SERVED
 from puma_dash.ui.text import DEMOS
 from puma_dash.workspace import drafts, lineage
@@ -116,6 +117,16 @@ class Context:
         """The prepared overview, or None before it is there as this version of the pages reads it."""
         found = entry(self.index.overview) if self.index.overview else None
         return found if found is not None and found.info.get("layout") == LAYOUT else None
+
+    @property
+    def task(self) -> Task:
+        """What the prepared project is asked: classes or values."""
+        return TASKS[self.overview.info["task"]] if self.overview is not None else CLASSIFICATION
+
+    @property
+    def main(self) -> dict[str, Any]:
+        """Label and unit of the criterion that is meant where none is named: the plain loss."""
+        return self.criteria[self.task.criterion]
 
     @property
     def criteria(self) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from puma_dash.ui import text
+from puma_dash.ui.answers import Classes, Values, answers_in
 from puma_dash.ui.explore import Rows, marks_of, psi_of
 from puma_dash.ui.figures import thumbnails
 from puma_dash.ui.panels import facts, job, signed
@@ -70,10 +71,13 @@ def story(here: Context, rows: Rows, draft: Draft) -> None:
 def known(here: Context, rows: Rows, draft: Draft, row: int) -> None:
     """What the pages know of the row without asking."""
     at = np.array([row])
-    label, predicted = (text.escape(rows.classes[codes[row]]) for codes in (rows.target, rows.predicted))
+    own, predicted = (
+        rows.answers.words(values[at])[0] for values in (rows.answers.target, rows.answers.predicted)
+    )
+    sure = f" ({text.percent(rows.answers.confidence[row], 0)})" if isinstance(rows.answers, Classes) else ""
     pairs = [
-        ("Label", label),
-        ("Prediction", f"{predicted} ({text.percent(rows.confidence[row], 0)})"),
+        (here.task.target.capitalize(), text.escape(own)),
+        ("Prediction", f"{text.escape(predicted)}{sure}"),
         ("Loss", f"{rows.loss[row]:.3f}"),
     ]
     if mark := marks_of(rows, at, draft)[0]:
@@ -90,7 +94,7 @@ def known(here: Context, rows: Rows, draft: Draft, row: int) -> None:
         line.image(
             thumbnails(rows.images[at], 160)[0],
             width=110,
-            alt=f"Row {row}, labelled {rows.classes[rows.target[row]]}",
+            alt=f"Row {row}, {here.task.target} {own}",
         )
         with line.container(width="content"):
             facts(pairs)
@@ -99,7 +103,7 @@ def known(here: Context, rows: Rows, draft: Draft, row: int) -> None:
         for name, facts_ in here.criteria.items()
         if (psi := psi_of(here, name)) is not None
     }
-    influence = entry(here.index.values.get("self_influence/cross_entropy", ""))
+    influence = entry(here.index.values.get(f"self_influence/{here.task.criterion}", ""))
     if influence is not None:
         scores["self-influence"] = -influence.arrays["scores"][row]
     facts(
@@ -119,13 +123,15 @@ def _verdict(name: str, value: float) -> str:
 def told(rows: Rows, found: Entry) -> None:
     """What the worker found out."""
     arrays, info = found.arrays, found.info
+    classes = isinstance(rows.answers, Classes)
     if not info["weight"]:
         st.info("This row has weight 0: an earlier version removed it from training.")
     if info["suspicions"]:
         for kind, evidence in info["suspicions"]:
             st.warning(f"**Suspected {kind}**: {text.escape(evidence)}", icon=":material/help:")
     else:
-        st.caption("Nothing speaks for a wrong label, misplaced confidence, a duplicate or an outlier.")
+        kinds = ["a wrong label, misplaced confidence" if classes else "a wrong target", "a duplicate"]
+        st.caption(f"Nothing speaks for {', '.join(kinds)} or an outlier.")
     if rows.images is None:
         values = arrays["values"]
         st.caption(
@@ -142,8 +148,11 @@ def told(rows: Rows, found: Entry) -> None:
         "row changes the loss there."
     )
     training = Shown.of(rows, "")
-    training.tiles("Nearest with its label", arrays["same"][:SHOWN])
-    training.tiles("Nearest with another label", arrays["other"][:SHOWN])
+    if classes:
+        training.tiles("Nearest with its label", arrays["same"][:SHOWN])
+        training.tiles("Nearest with another label", arrays["other"][:SHOWN])
+    else:
+        training.tiles("Nearest", arrays["neighbours"][:SHOWN])
     if len(arrays["copies"]):
         training.tiles("Identical input", arrays["copies"][:SHOWN])
     st.caption(f"Of {rows.n:,} training rows, compared by {info['space']}.")
@@ -153,33 +162,32 @@ class Shown(NamedTuple):
     """The rows of one split, to be shown a few at a time."""
 
     images: np.ndarray | None
-    target: np.ndarray
-    predicted: np.ndarray
-    classes: list[str]
+    answers: Classes | Values
 
     @classmethod
     def of(cls, rows: Rows, split: str) -> Shown:
         """The rows whose arrays begin with ``split`` in the overview."""
         overview = rows.here.overview
         assert overview is not None
-        arrays = overview.arrays
-        images = arrays.get(f"{split}images")
-        return cls(images, arrays[f"{split}target"], arrays[f"{split}predicted"], rows.classes)
+        images = overview.arrays.get(f"{split}images")
+        return cls(images, answers_in(overview.info, overview.arrays, split))
 
     def tiles(self, title: str, chosen: np.ndarray, numbers: np.ndarray | None = None) -> None:
         """The rows ``chosen`` under a title, as pictures or a table: label, prediction, number."""
         st.markdown(f"**{title}**" + ("" if len(chosen) else ": none"))
         if not len(chosen):
             return
-        label, predicted = (
-            [self.classes[k] for k in codes[chosen]] for codes in (self.target, self.predicted)
-        )
         number = [""] * len(chosen) if numbers is None else [signed(float(numbers[row]), 1) for row in chosen]
         if self.images is None:
             moved = {} if numbers is None else {"influence": number}
-            table = {"row": chosen, **moved, "label": label, "prediction": predicted}
-            st.dataframe(pd.DataFrame(table), hide_index=True)
+            answered = self.answers.columns(chosen)
+            for name in ("confidence", "residual"):
+                answered.pop(name, None)
+            st.dataframe(pd.DataFrame({"row": chosen, **moved, **answered}), hide_index=True)
             return
+        label, predicted = (
+            self.answers.words(values[chosen]) for values in (self.answers.target, self.answers.predicted)
+        )
         said = [
             own if own == other else f"{own}→{other}" for own, other in zip(label, predicted, strict=True)
         ]

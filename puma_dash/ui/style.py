@@ -101,13 +101,22 @@ def canvas(title: str, *, height: int, subtitle: str = "") -> go.Figure:
         height: Pixels.
         subtitle: How many rows it rests on.
     """
-    figure = go.Figure()
     title = paragraph(title, 60)
     lines = title.count("<br>") + bool(title)  # Plotly's own automargin cuts off all but the last
-    figure.update_layout(
-        template=go.layout.Template(),  # else the figure depends on whether streamlit was imported
-        height=height,
-        title={
+    above = 8 + 18 * bool(title) + 22 * lines + (20 if subtitle else 0)
+    axis = {
+        "showgrid": False,
+        "gridcolor": FAINT,
+        "zeroline": False,
+        "linecolor": FAINT,
+        "fixedrange": True,
+        "exponentformat": "power",
+        "title": {"standoff": 8},
+    }
+    layout = {
+        "template": go.layout.Template(),  # else the figure depends on whether streamlit was imported
+        "height": height,
+        "title": {
             "text": title,
             "subtitle": {"text": paragraph(subtitle, 90)},
             "x": 0,
@@ -117,10 +126,10 @@ def canvas(title: str, *, height: int, subtitle: str = "") -> go.Figure:
             "yref": "container",
             "pad": {"t": 6 + 8 * lines},
         },
-        paper_bgcolor=CLEAR,
-        plot_bgcolor=CLEAR,
-        margin={"l": 8, "r": 8, "t": 8 + 18 * bool(title) + 22 * lines + (20 if subtitle else 0), "b": 8},
-        legend={
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "margin": {"l": 8, "r": 8, "t": above, "b": 8},
+        "legend": {
             "orientation": "h",
             "x": 0,
             "y": 0,
@@ -130,16 +139,10 @@ def canvas(title: str, *, height: int, subtitle: str = "") -> go.Figure:
             "itemclick": False,
             "itemdoubleclick": False,
         },
-        hoverlabel={"align": "left"},
-        modebar={"bgcolor": CLEAR, "color": OUTLINE, "activecolor": VALUABLE},
-        dragmode=False,
-    )
-    axis = {
-        "showgrid": False,
-        "gridcolor": FAINT,
-        "zeroline": False,
-        "linecolor": FAINT,
-        "fixedrange": True,
-        "exponentformat": "power",
+        "hoverlabel": {"align": "left"},
+        "modebar": {"bgcolor": CLEAR, "color": OUTLINE, "activecolor": VALUABLE},
+        "dragmode": False,
+        "xaxis": axis,
+        "yaxis": axis,
     }
-    return figure.update_xaxes(axis, title_standoff=8).update_yaxes(axis, title_standoff=8)
+    return go.Figure(layout=layout)  # a tenth of the time that updates of an empty figure take

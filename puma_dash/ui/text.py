@@ -129,17 +129,18 @@ def strength_alt(
     return f"Predicted change against strength, {x.min():g} to {x.max():g}: {'; '.join(parts)}."
 
 
-def class_alt(class_names: Sequence[str], before: ArrayLike, after: ArrayLike, rate: str) -> str:
+def class_alt(
+    class_names: Sequence[str], before: ArrayLike, after: ArrayLike, rate: str, *, share: bool = True
+) -> str:
     """Returns the alternative text of the rates per class, with the largest gain and loss."""
     change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
-    text = f"{rate} of {len(class_names)} classes before and after"
+    text = f"{rate} of {len(class_names)} {'classes' if share else 'groups'} before and after"
     if not np.isfinite(change).any():
         return f"{text}."
-    best, worst = int(np.nanargmax(change)), int(np.nanargmin(change))
-    return (
-        f"{text}: from {100 * change[worst]:+.1f} points ({class_names[worst]}) "
-        f"to {100 * change[best]:+.1f} points ({class_names[best]})."
-    )
+    ends = int(np.nanargmin(change)), int(np.nanargmax(change))
+    told = [f"{100 * change[k]:+.1f} points" if share else f"{change[k]:+.3g}" for k in ends]
+    low, high = (f"{said} ({class_names[k]})" for said, k in zip(told, ends, strict=True))
+    return f"{text}: from {low} to {high}."
 
 
 def confusion_alt(classes: Sequence[str], cells: Mapping[str, ArrayLike]) -> str:
@@ -185,6 +186,9 @@ METRICS = {
     "nll": "NLL (nats)",
     "brier": "Brier score",
     "ece": "ECE (15 bins)",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
 }
 
 

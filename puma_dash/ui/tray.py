@@ -11,9 +11,10 @@ import pandas as pd
 import streamlit as st
 
 from puma_dash.ui import text
+from puma_dash.ui.answers import Classes
 from puma_dash.ui.explore import Rows, fields, ids, marks_of, ranking
 from puma_dash.ui.gesture import MODES, combine
-from puma_dash.ui.panels import signed
+from puma_dash.ui.panels import segments, signed
 from puma_dash.ui.rules import Condition, Field, Text, lowest, matching, pasted
 from puma_dash.ui.state import Context
 from puma_dash.ui.strip import Bins, psi_strip
@@ -21,8 +22,6 @@ from puma_dash.workspace.drafts import Draft
 
 MODE_WORDS = {"replace": "select", "add": "add", "subtract": "take out", "intersect": "keep only"}
 PREDICTION = "the model's prediction"
-MIX = 4
-"""Classes of the selection that are named, most frequent first."""
 
 
 def tray(here: Context, rows: Rows, draft: Draft) -> None:
@@ -126,13 +125,9 @@ def summary(rows: Rows, draft: Draft) -> None:
         st.caption("Nothing is selected. Draw around rows on the map, or take the most harmful ones.")
         return
     psi = rows.psi[draft.selection]
-    sizes = np.bincount(rows.target[draft.selection], minlength=len(rows.classes))
-    order = [label for label in np.argsort(-sizes, kind="stable")[:MIX] if sizes[label]]
-    mix = ", ".join(f"{text.escape(rows.classes[label])}: {sizes[label]:,}" for label in order)
-    others = np.count_nonzero(sizes) - len(order)
     st.markdown(
         f"**Mean psi** {signed(psi.mean(), 3)}, {text.percent(np.mean(psi < 0), 0)} harmful  \n"
-        f"**Labels** {mix}" + (f" and {others} more" if others > 0 else "")
+        + rows.answers.summary(draft.selection)
     )
     every = bins(rows)
     strip = psi_strip(every, Bins.of(psi, every.limit))
@@ -184,14 +179,30 @@ def marking(here: Context, rows: Rows, draft: Draft) -> None:
 
 def relabel(here: Context, rows: Rows, draft: Draft) -> None:
     """Chooses the new label of the selected rows; those that have it already are left as they are."""
-    options = [PREDICTION, *rows.classes]
-    picked = st.selectbox("New label", range(len(options)), format_func=options.__getitem__, key="new_label")
-    chosen = draft.selection
-    labels = rows.predicted[chosen] if picked == 0 else np.full(len(chosen), picked - 1)
-    changed = labels != rows.target[chosen]
+    chosen, answers = draft.selection, rows.answers
+    if isinstance(answers, Classes):
+        options = [PREDICTION, *answers.names]
+        picked = st.selectbox(
+            "New label", range(len(options)), format_func=options.__getitem__, key="new_label"
+        )
+        target = answers.target[chosen]
+        labels = answers.predicted[chosen] if picked == 0 else np.full(len(chosen), picked - 1)
+    elif len(answers.names) > 1:
+        st.caption("Rows of several targets get new ones in Python: puma.PatchPlan(relabel=...).")
+        return
+    else:
+        target = answers.target[chosen, 0]
+        own = (
+            segments("New target", ["a number", PREDICTION], default="a number", key="new_target")
+            != PREDICTION
+        )
+        value = float(np.median(answers.target))
+        value = st.number_input("Target", value=value, key="new_value", format="%g") if own else value
+        labels = np.full(len(chosen), value) if own else answers.predicted[chosen, 0]
+    changed = labels != target
     left = len(chosen) - int(changed.sum())
     if left:
-        st.caption(f"{left:,} of {len(chosen):,} already have that label and stay as they are.")
+        st.caption(f"{left:,} of {len(chosen):,} already have that {here.task.target} and stay as they are.")
     st.button(
         f"Mark {int(changed.sum()):,} to relabel",
         icon=":material/label:",
@@ -207,13 +218,7 @@ def rule(here: Context, rows: Rows, draft: Draft) -> None:
     lines = st.session_state.setdefault("rule", [0])
     conditions = [_condition(known, line, len(lines) > 1) for line in lines]
     any_of = len(lines) > 1 and (
-        st.segmented_control(
-            "A row must meet",
-            ["all of these", "any of these"],
-            default="all of these",
-            required=True,
-            key="any",
-        )
+        segments("A row must meet", ["all of these", "any of these"], default="all of these", key="any")
         == "any of these"
     )
     st.button("Add a condition", icon=":material/add:", type="tertiary", on_click=_add_line)
@@ -257,10 +262,7 @@ def _icon_line(line: int) -> None:
 def paste(here: Context, rows: Rows) -> None:
     """Selects rows by pasted numbers or ids."""
     by_id = rows.id is not None and (
-        st.segmented_control(
-            "These are", ["row numbers", rows.id], default="row numbers", required=True, key="by"
-        )
-        == rows.id
+        segments("These are", ["row numbers", rows.id], default="row numbers", key="by") == rows.id
     )
     given = st.text_area(
         f"Values of {rows.id}" if by_id else f"Row numbers from 0 to {rows.n - 1}",
@@ -318,12 +320,11 @@ def sets(here: Context, rows: Rows, draft: Draft) -> None:
 
 def _apply(here: Context, rows: Rows, found: np.ndarray, what: str, key: str) -> None:
     """How the rows found meet the selection, and the button that does it."""
-    mode = st.segmented_control(
+    mode = segments(
         "With the selection so far",
         MODES,
+        lambda mode: MODE_WORDS[mode].capitalize(),
         default="replace",
-        format_func=lambda mode: MODE_WORDS[mode].capitalize(),
-        required=True,
         key=f"mode-{key}",
     )
     st.button(
@@ -350,11 +351,8 @@ def export(here: Context, rows: Rows, draft: Draft) -> bytes:
     for name, field in fields(here, rows, draft).items():
         if name.startswith("psi of "):
             table[name] = np.asarray(field.values)[chosen]
-    names = np.array(rows.classes, dtype=object)
+    table |= rows.answers.columns(chosen)
     table |= {
-        "label": names[rows.target[chosen]],
-        "prediction": names[rows.predicted[chosen]],
-        "confidence": rows.confidence[chosen],
         "loss": rows.loss[chosen],
         "mark": marks_of(rows, chosen, draft),
     }

@@ -175,8 +175,12 @@ class Draft:
 
     def same(self, other: Draft) -> bool:
         """Whether the two differ in nothing but what led to them."""
-        mine, theirs = ({**_record(draft), "action": ""} for draft in (self, other))
-        return mine == theirs
+
+        def rows(draft: Draft) -> list[np.ndarray]:
+            marks = (draft.upweight.rows, draft.upweight.values, draft.relabel.rows, draft.relabel.values)
+            return [draft.selection, draft.remove, *marks, *(draft.sets[name] for name in self.sets)]
+
+        return self.sets.keys() == other.sets.keys() and all(map(np.array_equal, rows(self), rows(other)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,8 +261,9 @@ def save(root: Path, draft_id: str, project: str, history: History) -> None:
     """Writes the draft of ``project``, replacing the old one as a whole."""
     root.mkdir(parents=True, exist_ok=True)
     path, temporary = root / f"{draft_id}.json", root / f".{draft_id}.{secrets.token_hex(4)}.tmp"
-    data = {**vars(history), "project": project, "states": [_record(state) for state in history.states]}
-    temporary.write_text(json.dumps(data), "utf-8")
+    facts = {name: value for name, value in vars(history).items() if name != "states"} | {"project": project}
+    states = ", ".join(map(_record, history.states))
+    temporary.write_text(f'{{"states": [{states}], {json.dumps(facts)[1:]}', "utf-8")
     signature = _signature(temporary)  # before another writer can replace it
     os.replace(temporary, path)
     _remember(path, signature, project, history)
@@ -274,7 +279,7 @@ def locked(root: Path, draft_id: str) -> Iterator[None]:
 
 
 _remembered: OrderedDict[Path, tuple[tuple[int, int, int], str, History]] = OrderedDict()
-_records: WeakKeyDictionary[Draft, dict[str, Any]] = WeakKeyDictionary()
+_records: WeakKeyDictionary[Draft, str] = WeakKeyDictionary()
 
 
 def _signature(path: Path) -> tuple[int, int, int]:
@@ -291,10 +296,10 @@ def _remember(
     return known
 
 
-def _record(draft: Draft) -> dict[str, Any]:
+def _record(draft: Draft) -> str:
     """A state as JSON; written once, since it never changes."""
     if draft not in _records:
-        _records[draft] = {
+        content = {
             "selection": _packed(draft.selection),
             "remove": _packed(draft.remove),
             "upweight": [_packed(draft.upweight.rows), _zipped(draft.upweight.values)],
@@ -302,6 +307,7 @@ def _record(draft: Draft) -> dict[str, Any]:
             "sets": {name: _packed(rows) for name, rows in draft.sets.items()},
             "action": draft.action,
         }
+        _records[draft] = json.dumps(content)
     return _records[draft]
 
 

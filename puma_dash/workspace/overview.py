@@ -11,9 +11,10 @@ import torch
 
 from puma_dash.core.criteria import CRITERIA, usable_criteria
 from puma_dash.core.engine import Engine
-from puma_dash.core.evaluation.metrics import metrics, per_row
-from puma_dash.core.evaluation.reliability import reliability
+from puma_dash.core.evaluation.measures import measures_of
+from puma_dash.core.evaluation.metrics import per_row
 from puma_dash.core.evaluation.repeats import row_keys
+from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import Project, Split
 from puma_dash.workspace.index import LAYOUT
 
@@ -46,8 +47,9 @@ def overview_of(
         "name": project.name,
         "source": source,
         "fingerprint": project.fingerprint,
+        "task": project.task.name,
         "classes": list(project.class_names or ()),
-        "loss": engine.loss.label,
+        "loss": str(engine.loss),
         "weight_decay": project.weight_decay,
         "parameters": len(engine.theta),
         "inputs": list(train.inputs.shape[1:]),
@@ -61,34 +63,38 @@ def overview_of(
             key: {"label": CRITERIA[key].label, "unit": CRITERIA[key].unit, "refused": reason}
             for key, reason in usable_criteria(project).items()
         },
-        "metrics": metrics(held_out, truth),
-        "reliability": reliability(held_out, truth).to_dict("list"),
+        "metrics": measures_of(project.task).metrics(held_out, truth),
         "summary": _summary(project),
     }
     return arrays, info
 
 
 def rows_of_split(engine: Engine, split: str) -> tuple[dict[str, np.ndarray], list[_Column], np.ndarray]:
-    """Arrays of the rows of a split, what its columns are, and the predicted probabilities (m, c)."""
+    """Arrays of the rows of a split, what its columns are, and the answers (m, c).
+
+    Targets and predictions are class numbers (m,), of a regression values (m, k).
+    """
     data = engine.project.split(split)
     outputs = engine.outputs(split)
-    probabilities = engine.loss.probabilities(outputs).numpy(force=True)
-    losses = engine.loss(outputs, engine.split(split).targets).numpy(force=True)
-    targets = data.targets.numpy(force=True)
-    arrays = {
-        "target": targets.astype(np.int32),
-        "predicted": probabilities.argmax(1).astype(np.int32),
-        "confidence": probabilities.max(1).astype(np.float32),
-        "loss": losses.astype(np.float32),
-        "brier": per_row(probabilities, targets)["brier"].astype(np.float32),
-    }
+    answers, targets = engine.answers(outputs), data.targets.numpy(force=True)
+    losses = engine.loss.plain(outputs, engine.split(split).targets).numpy(force=True)
+    arrays = {"loss": losses.astype(np.float32)}
+    if engine.project.task is CLASSIFICATION:
+        arrays |= {
+            "target": targets.astype(np.int32),
+            "predicted": answers.argmax(1).astype(np.int32),
+            "confidence": answers.max(1).astype(np.float32),
+            "brier": per_row(answers, targets)["brier"].astype(np.float32),
+        }
+    else:
+        arrays |= {"target": targets.astype(np.float32), "predicted": answers.astype(np.float32)}
     if data.weights is not None:
         arrays["weight"] = data.weights.numpy(force=True).astype(np.float32)
     images = _images(data.inputs)
     if images is not None:
         arrays["images"] = images
     arrays |= _texts(data.meta)
-    return arrays, _columns(data.meta, arrays) + _columns(data.groups, arrays), probabilities
+    return arrays, _columns(data.meta, arrays) + _columns(data.groups, arrays), answers
 
 
 def annotations_digest(project: Project) -> str:
@@ -165,4 +171,6 @@ def _id_column(data: Split) -> str | None:
 
 def _summary(project: Project) -> str:
     shape = " x ".join(str(size) for size in project.train.inputs.shape[1:]) or "1"
-    return f"{type(project.model).__name__}, inputs {shape}, {len(project.class_names or ())} classes"
+    count, what = len(project.class_names or ()), "class" if project.classes else "output"
+    several = {"class": "classes", "output": "outputs"}[what] if count != 1 else what
+    return f"{type(project.model).__name__}, inputs {shape}, {count} {several}"

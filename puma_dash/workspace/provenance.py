@@ -6,7 +6,7 @@ import dataclasses
 import platform
 from collections.abc import Callable
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import threadpoolctl
 import torch
@@ -18,9 +18,6 @@ from puma_dash.core.plan import PatchPlan
 from puma_dash.core.types import SPLITS, Patch, Project
 from puma_dash.workspace import weights
 from puma_dash.workspace.store import Arrays, key
-
-if TYPE_CHECKING:
-    from puma_dash.core.objective import Loss
 
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "safetensors", "torchmetrics")
 Keep = Callable[[str, Callable[[], Arrays]], Arrays]
@@ -114,7 +111,7 @@ def rows_hash(project: Project, plan: PatchPlan) -> str:
     rows = list(plan.rows)
     marked = project.train.inputs[rows], project.train.targets[rows]
     upweight = {str(row): float(e) for row, e in plan.upweight.items()}
-    relabel = {str(row): int(label) for row, label in plan.relabel.items()}
+    relabel = {str(row): label for row, label in plan.relabel.items()}
     return key("rows", list(plan.remove), upweight, relabel, [part.numpy(force=True) for part in marked])
 
 
@@ -128,7 +125,7 @@ def project_facts(project: Project) -> dict[str, Any]:
         "classes": list(project.class_names or ()),
         "model": type(project.model).__name__,
         "parameters": sum(p.numel() for p in project.model.parameters()),
-        "loss": cast("Loss", project.loss).label,
+        "loss": str(project.loss),
         "weight_decay": project.weight_decay,
     }
 

@@ -58,6 +58,7 @@ def replay(ledger: Ledger, entry_id: int, home: Path, progress: Progress | None 
         _same("data", record, provenance.data_hash(project)),
         _same("rows", record, provenance.rows_hash(project, plan)),
         _same("model before", record, weights.digest(provenance.state(project.model))),
+        _objective(record, provenance.project_facts(project)),
     ]
     provenance.use_threads(record["threads"])
     torch.use_deterministic_algorithms(record["deterministic"])
@@ -90,6 +91,16 @@ def _same(name: str, record: dict[str, Any], found: str) -> Check:
     if found == recorded:
         return Check(name, True, f"SHA-256 {found[:16]}…, as recorded")
     return Check(name, False, f"SHA-256 {found[:16]}…, but {recorded[:16]}… was recorded")
+
+
+def _objective(record: dict[str, Any], found: dict[str, Any]) -> Check:
+    """Whether the project says that it was trained on the recorded loss and weight decay."""
+    now, then = (
+        f"{facts['loss']}, weight decay {facts['weight_decay']}" for facts in (found, record["project"])
+    )
+    if now == then:
+        return Check("objective", True, f"{now}, as recorded")
+    return Check("objective", False, f"{now}, but {then} was recorded")
 
 
 def _model(record: dict[str, Any], made: Patch, found: str, home: Path) -> list[Check]:

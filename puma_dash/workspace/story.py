@@ -6,8 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from puma_dash.core.engine import CancelEvent, Progress, engine_of
-from puma_dash.core.evaluation.neighbours import Row, duplicates, neighbours, suspicions
+from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
+from puma_dash.core.evaluation.neighbours import (
+    Neighbours,
+    Row,
+    ValueRow,
+    duplicates,
+    neighbours,
+    suspicions,
+    suspicions_of_value,
+)
+from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import Project, ProjectError
 from puma_dash.core.valuation.pairwise import pairwise_influence
 
@@ -36,18 +45,6 @@ def story_of(
     engine = engine_of(project, progress=progress, cancel=cancel)
     engine.tick(0, 1, "Nearest rows")
     near, copies = neighbours(engine, row), duplicates(engine, row)
-    labels = project.train.targets.numpy(force=True)
-    probabilities = engine.probabilities(engine.outputs(project.train.take(np.array([row]))))[0]
-    known = Row(
-        label=int(labels[row]),
-        prediction=int(probabilities.argmax()),
-        confidence=float(probabilities.max()),
-        neighbours=labels[near.rows],
-        distance=float(near.distances[-1]) if len(near.distances) else 0.0,
-        usual=near.usual,
-        far=near.far,
-        copies=labels[copies],
-    )
     weights = project.train.weights
     values = project.train.inputs[row].reshape(-1)[:MOST_VALUES].numpy(force=True)
     arrays: dict[str, np.ndarray] = {
@@ -63,6 +60,25 @@ def story_of(
         "row": row,
         "weight": 1.0 if weights is None else float(weights[row]),
         "space": near.space,
-        "suspicions": suspicions(known, list(project.class_names or ())),
+        "suspicions": _suspicions(engine, row, near, copies),
     }
     return arrays, info
+
+
+def _suspicions(engine: Engine, row: int, near: Neighbours, copies: np.ndarray) -> list[tuple[str, str]]:
+    """What the row is suspected of, by what its targets are."""
+    labels = engine.project.train.targets.numpy(force=True)
+    answers = engine.answers(engine.training_outputs)
+    shared: dict[str, Any] = {
+        "neighbours": labels[near.rows],
+        "distance": float(near.distances[-1]) if len(near.distances) else 0.0,
+        "usual": near.usual,
+        "far": near.far,
+        "copies": labels[copies],
+    }
+    if engine.project.task is CLASSIFICATION:
+        said = answers[row]
+        known = Row(int(labels[row]), int(said.argmax()), float(said.max()), **shared)
+        return suspicions(known, list(engine.project.classes))
+    large = float(np.quantile(np.abs(answers - labels).mean(1), 0.99))
+    return suspicions_of_value(ValueRow(labels[row], answers[row], large, **shared))

@@ -30,6 +30,7 @@ from puma_dash.core.embedding import Columns, Pca, resolve_embedding
 from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device, engine_of
 from puma_dash.core.evaluation.health import health
 from puma_dash.core.evaluation.regions import decision_regions, is_flat
+from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.core.unlearning.estimate import patch_estimate
 from puma_dash.workspace import weights
@@ -49,8 +50,6 @@ from puma_dash.workspace.records import (
 )
 from puma_dash.workspace.store import Store, home, key
 from puma_dash.workspace.story import story_of
-
-DEFAULT_CRITERION = "cross_entropy"
 
 # One core stays free for the pages.
 THREADS = max(1, (os.cpu_count() or 2) - 1)
@@ -141,7 +140,9 @@ def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
     )
     _store().fetch(overview, lambda: overview_of(project, engine, source))
     index = Index.of(home(), source, version).with_overview(project.fingerprint, overview)
-    _value(project, index, "psi", resolve_criterion(DEFAULT_CRITERION), within(progress, 0.5, 0.8), cancel)
+    _value(
+        project, index, "psi", resolve_criterion(project.task.criterion), within(progress, 0.5, 0.8), cancel
+    )
     flat = project.train.inputs.ndim == 2 and project.train.inputs.shape[1] == 2
     _embed(project, index, Columns() if flat else Pca(), within(progress, 0.8, 1), cancel)
     return {"fingerprint": project.fingerprint}
@@ -218,7 +219,7 @@ def patch(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
         info = {**patch_record(made, compared), **provenance(project, made, seed=params["seed"])}
         arrays = {f"state.{name}": array for name, array in state(made.model).items()}
         arrays |= {"weights": made.weights, **comparison_arrays(compared)}
-        if is_flat(project.train):
+        if is_flat(project.train) and project.task is CLASSIFICATION:
             engine = engine_of(project, params["device"])
             after = Engine(project.with_model(made.model), device=engine.device)
             found = decision_regions([engine, after], project.train)

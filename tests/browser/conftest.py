@@ -16,7 +16,7 @@ SCREENSHOTS = pytest.StashKey[Path]()
 SERVER_LOG = pytest.StashKey[Path]()
 LOG_START = pytest.StashKey[int]()
 
-expect.set_options(timeout=15_000)  # a loaded two-core machine reruns a page slower than the default 5 s
+expect.set_options(timeout=30_000)  # a loaded two-core machine reruns a page slower than the default 5 s
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses by marker
@@ -46,11 +46,16 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def server(browser, request, tmp_path_factory):
+def home(tmp_path_factory):
+    """Where ``server`` keeps what it must remember."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def server(browser, request, home, tmp_path_factory):
     """The base URL of the app, served from the project's root with a home of its own."""
-    folder = tmp_path_factory.mktemp("server")
-    request.config.stash[SERVER_LOG] = folder / "output.txt"
-    with serving("app.py", home=folder / "home", log=folder / "output.txt") as url:
+    log = request.config.stash[SERVER_LOG] = tmp_path_factory.mktemp("server") / "output.txt"
+    with serving("app.py", home=home, log=log) as url:
         yield url
 
 

@@ -18,13 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 ENDS = (signal.SIGTERM, signal.SIGKILL)
 
 
-def free_port():
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
 def serving(app, home, log, cwd=ROOT, port=None, ends=ENDS):
     """Yields the base URL of a Streamlit server that runs `app`; its output goes to the file `log`.
@@ -32,7 +25,7 @@ def serving(app, home, log, cwd=ROOT, port=None, ends=ENDS):
     It is ended by the signals `ends`, each where the one before did not help.
     """
     port = port or free_port()
-    command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(port)]
+    command = [sys.executable, "-m", "puma_dash.ui.server", "run", str(app), "--server.port", str(port)]
     environment = os.environ | {"PUMA_DASH_HOME": str(home), "STREAMLIT_SERVER_HEADLESS": "true"}
     with (
         log.open("wb") as output,
@@ -51,6 +44,13 @@ def serving(app, home, log, cwd=ROOT, port=None, ends=ENDS):
             yield f"http://127.0.0.1:{port}"
         finally:
             stop_group(process, ends)
+
+
+def free_port():
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def wait_for_health(port, process, log, seconds=60):

@@ -1,6 +1,8 @@
-"""A project that takes its time to load, so that a test can look at a running job."""
+"""A project that loads once a file exists, so that a test can look at a running job."""
 
+import os
 import time
+from pathlib import Path
 
 import torch
 
@@ -8,7 +10,9 @@ import puma_dash as puma
 
 
 def make():
-    time.sleep(8)
+    gate = Path(os.environ["SLOW_PROJECT_GATE"])
+    while not gate.exists():
+        time.sleep(0.05)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(120, 2, generator=generator)
     y = (x[:, 0] > 0).long()

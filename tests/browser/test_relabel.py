@@ -4,22 +4,13 @@ import re
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
-import pytest
 from playwright.sync_api import expect
 
 from puma_dash.workspace import drafts
 from puma_dash.workspace.drafts import Draft, History, Marks
 from puma_dash.workspace.index import Index
 from puma_dash.workspace.store import Store
-from tests.browser.helpers import serving, wait_until_idle
-
-
-@pytest.fixture(scope="module")
-def served(browser, tmp_path_factory):
-    """A server of its own and its home, so that the test can mark rows on disk."""
-    folder = tmp_path_factory.mktemp("relabel")
-    with serving("app.py", home=folder / "home", log=folder / "output.txt") as url:
-        yield url, folder / "home"
+from tests.browser.helpers import wait_until_idle
 
 
 def relabelled(home, draft_id, count):
@@ -34,15 +25,14 @@ def relabelled(home, draft_id, count):
     drafts.save(home / "drafts", draft_id, "digits None", history)
 
 
-def test_relabel_patch_compare_and_look_into_a_flip_cell(page, served):
-    url, home = served
-    page.goto(f"{url}/Explore?project=digits")
+def test_relabel_patch_compare_and_look_into_a_flip_cell(page, server, home):
+    page.goto(f"{server}/Explore?project=digits")
     expect(page.get_by_role("heading", name="Explore")).to_be_visible(timeout=120_000)
     wait_until_idle(page)
     (draft_id,) = parse_qs(urlparse(page.url).query)["draft"]
     relabelled(home, draft_id, 40)
 
-    page.goto(f"{url}/Patch?project=digits&draft={draft_id}")
+    page.goto(f"{server}/Patch?project=digits&draft={draft_id}")
     expect(page.get_by_role("tab", name="Relabel 40")).to_be_visible(timeout=60_000)
     expect(page.get_by_text(re.compile("MiB on .*, with the comparison"))).to_be_visible(timeout=60_000)
     page.get_by_role("button", name="Predict against strength").click()

@@ -26,12 +26,51 @@ LOSS = {
 }
 
 
+PLAIN = {kind: key for key, kind in puma.LOSSES.items()}
+
+
+def written(loss):
+    """The loss (outputs, targets) -> (b,), written out, of a registry key or an instance with settings."""
+    if isinstance(loss, str):
+        return LOSS[loss]
+    if isinstance(loss, puma.SquaredError):
+        return LOSS["squared_error"]
+
+    def weighed(z, y):
+        z = z if z.shape[1] > 1 else torch.cat([torch.zeros_like(z), z], 1)
+        c = z.shape[1]
+        w = torch.tensor(loss.class_weights or [1.0] * c).double()
+        q = w * ((1 - loss.label_smoothing) * torch.eye(c).double()[y] + loss.label_smoothing / c)
+        return (q * (z.logsumexp(1, keepdim=True) - z)).sum(1)
+
+    return weighed
+
+
+def bregman(loss, old, new, y):
+    """(b,): how far the loss of ``new`` lies above its tangent at ``old``."""
+    one, there = written(loss), old.detach()
+    slope = jacobian(lambda z: one(z, y).sum(), there)
+    return one(new, y) - one(there, y) - (slope * (new - there)).sum(1)
+
+
+def ignorance(loss, y, classes):
+    """Mean loss of equal probabilities, or of the mean target."""
+    width = 1 if loss == "binary_cross_entropy" or isinstance(loss, puma.BinaryCrossEntropy) else classes
+    nothing = y.mean(0).expand_as(y) if y.ndim == 2 else torch.zeros(len(y), width).double()
+    return float(written(loss)(nothing, y).mean())
+
+
+def another(y, row, classes):
+    """Some other label of that row: the next class, or a value one higher."""
+    return (int(y[row]) + 1) % classes if y.ndim == 1 else tuple((y[row] + 1).tolist())
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
     """A model with its data, before PUMA Dash has seen them."""
 
     model: nn.Module
-    loss: str
+    loss: str | object
     train: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
     weights: np.ndarray | None = None
@@ -48,6 +87,11 @@ class Case:
             "weight_decay": self.weight_decay,
         }
         return puma.Project(**{**fields, **changes})
+
+    @property
+    def plain(self) -> str:
+        """The key of its loss without settings."""
+        return self.loss if isinstance(self.loss, str) else PLAIN[type(self.loss)]
 
     def but(self, **changes) -> Case:
         """The same with other fields."""
@@ -78,7 +122,12 @@ class Reference:
         return functional_call(self.model, named, (torch.as_tensor(x),))
 
     def losses(self, x, y, theta=None):
-        return LOSS[self.case.loss](self.outputs(x, theta), torch.as_tensor(y))
+        """As in J."""
+        return written(self.case.loss)(self.outputs(x, theta), torch.as_tensor(y))
+
+    def plain_losses(self, x, y, theta=None):
+        """As criteria take them."""
+        return LOSS[self.case.plain](self.outputs(x, theta), torch.as_tensor(y))
 
     def objective(self, theta, w=None):
         w = self.a if w is None else torch.as_tensor(w)
@@ -100,7 +149,7 @@ class Reference:
         jacobians, z = self.jacobians(self.x, theta), self.outputs(self.x, theta).detach()
         total = 0
         for j in rows:
-            loss = functools.partial(LOSS[self.case.loss], y=self.y[j : j + 1])
+            loss = functools.partial(written(self.case.loss), y=self.y[j : j + 1])
             h = hessian(lambda row, loss=loss: loss(row[None])[0], z[j])
             total = total + self.a[j] * jacobians[j].T @ h @ jacobians[j]
         return total / len(rows)
@@ -117,7 +166,7 @@ class Reference:
     def criterion(self, key="cross_entropy", theta=None, rows=slice(None)):
         x, y = (torch.as_tensor(part[rows]) for part in self.case.validation)
         if key != "brier":
-            return self.losses(x, y, theta).mean()
+            return self.plain_losses(x, y, theta).mean()
         z = self.outputs(x, theta)
         p = z.softmax(1) if z.shape[1] > 1 else torch.cat([torch.sigmoid(-z), torch.sigmoid(z)], 1)
         return ((p - torch.eye(p.shape[1]).double()[y]) ** 2).sum(1).mean()
@@ -186,7 +235,7 @@ def draw(n, shape, outputs, loss, seed):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, *shape))
     signal = x.reshape(n, -1)[:, :2] @ [1.0, -0.5] + 0.8 * rng.standard_normal(n)
-    if loss == "squared_error":
+    if loss in ("squared_error", puma.SquaredError()):
         return x, signal[:, None] * np.arange(1, outputs + 1) + 0.3 * rng.standard_normal((n, outputs))
     classes = max(outputs, 2)
     y = np.digitize(signal, np.quantile(signal, np.arange(1, classes) / classes))
@@ -225,12 +274,29 @@ CASES = {
     "weighted softmax": case(mlp(3, 5, 3), (3,), 3, weights=WEIGHTS),
     "one logit": case(mlp(3, 4, 1), (3,), 1, "binary_cross_entropy"),
     "regression": case(mlp(3, 4, 2), (3,), 2, "squared_error"),
+    "smoothed softmax": case(
+        mlp(3, 5, 3),
+        (3,),
+        3,
+        puma.SoftmaxCrossEntropy(label_smoothing=0.1, class_weights=(1.0, 3.0, 0.5)),
+        weights=WEIGHTS,
+    ),
+    "smoothed one logit": case(
+        mlp(3, 4, 1), (3,), 1, puma.BinaryCrossEntropy(label_smoothing=0.2, class_weights=(0.5, 2.0))
+    ),
     "convolution": case(convolution(), (1, 6, 6), 3),
 }
 
 CONVEX = {
     "softmax": case(mlp(3, 3), (3,), 3, n=30),
     "weighted softmax": case(mlp(3, 3), (3,), 3, weights=WEIGHTS),
+    "smoothed softmax": case(
+        mlp(3, 3),
+        (3,),
+        3,
+        puma.SoftmaxCrossEntropy(label_smoothing=0.1, class_weights=(1.0, 3.0, 0.5)),
+        weights=WEIGHTS,
+    ),
     "one logit": case(mlp(3, 1), (3,), 1, "binary_cross_entropy", n=30),
     "regression": case(mlp(3, 2), (3,), 2, "squared_error", n=30),
 }

@@ -135,13 +135,6 @@ def test_the_error_rate_is_judged_by_mcnemar_and_all_by_holm(made):
     assert (comparison.verdicts["p"] <= 1).all()
 
 
-def test_a_regression_is_refused_in_words():
-    project = CASES["regression"].project()
-    patch = puma.patch(project, puma.PatchPlan(remove=(1,), hold=("squared_error",)))
-    with pytest.raises(puma.ProjectError, match="expected a classification project to compare"):
-        puma.compare(project, patch)
-
-
 def test_the_case_flips_something(made):
     _, project, patch = made
     kinds = puma.compare(project, patch, split="test").flips["kind"]

@@ -14,6 +14,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 import puma_dash as puma
 from puma_dash.core.engine import Engine
+from puma_dash.core.task import REGRESSION
 
 from .cases import CASES, Reference, trained
 
@@ -75,6 +76,7 @@ TRUTH = {
     "calibration": lambda z, y, _: soft_ece(z, y),
     "margin": lambda z, y, _: smooth_error(z, y),
     "worst_group": lambda z, y, sex: by_group(y, nll(z, y), sex).group_max(),
+    "worst_group_error": lambda z, y, sex: max(mean_squared_error(y[sex == g], z[sex == g]) for g in "fm"),
     "demographic_parity": lambda z, y, sex: by_group(y, probabilities(z)[:, -1], sex).difference(),
     "equalized_odds": odds_gap,
 }
@@ -82,7 +84,7 @@ PAIRS = [
     (name, key)
     for name in (*CLASSIFIERS, "regression")
     for key in TRUTH
-    if (name == "regression") == (key == "squared_error")
+    if (name == "regression") == (puma.CRITERIA[key].task is REGRESSION)
 ]
 
 
@@ -167,7 +169,9 @@ def test_which_criteria_a_project_can_use():
     ]
     assert "groups" in plain["demographic_parity"]
     assert "regression" in plain["squared_error"]
-    assert [key for key, reason in usable_criteria(grouped()).items() if reason] == ["squared_error"]
+    errors = ["squared_error", "worst_group_error"]
+    assert [key for key, reason in usable_criteria(grouped()).items() if reason] == errors
+    assert [key for key, reason in usable_criteria(grouped("regression")).items() if not reason] == errors
     regression = usable_criteria(CASES["regression"].project())
     assert [key for key, reason in regression.items() if reason is None] == ["squared_error"]
     assert all(f"for {key}" in reason for key, reason in regression.items() if reason)

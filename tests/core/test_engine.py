@@ -136,7 +136,7 @@ def test_baselines(reference, key):
     criterion = "squared_error" if reference.case.loss == "squared_error" else "cross_entropy"
     expected = {
         "gradient_dot": reference.gradients() @ reference.criterion_gradient(criterion),
-        "loss": -reference.losses(reference.x, reference.y),
+        "loss": -reference.plain_losses(reference.x, reference.y),
     }[key]
     scores = puma.value(reference.case.project(), key, criterion).scores
     np.testing.assert_allclose(scores, expected, rtol=1e-9, atol=1e-12)

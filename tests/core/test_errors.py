@@ -12,6 +12,7 @@ import puma_dash as puma
 from .cases import CASES, case, mlp, trained
 
 SOFTMAX, REGRESSION, ONE_LOGIT = (CASES[name] for name in ("softmax", "regression", "one logit"))
+ONE_OUTPUT = case(mlp(3, 1), (3,), 1, "squared_error")
 X, Y = SOFTMAX.train
 
 
@@ -37,7 +38,7 @@ def plan(
     return call(like.project(), made, curvature=curvature)
 
 
-def value(method="psi", criterion="cross_entropy", like=SOFTMAX, **options):
+def value(method="psi", criterion=None, like=SOFTMAX, **options):
     return puma.value(like.project(), method, criterion, **options)
 
 
@@ -102,6 +103,11 @@ DATA = {
         lambda: project(REGRESSION.model, y=REGRESSION.train[1][:, 0], like=REGRESSION),
         "(n, 2)",
     ),
+    "regression targets complex": (
+        lambda: project(REGRESSION.model, y=REGRESSION.train[1] * 1j, like=REGRESSION),
+        "real train targets",
+    ),
+    "names of outputs too few": (lambda: REGRESSION.project(class_names=("a",)), "one per output"),
     "a split that is not there": (lambda: SOFTMAX.project().split("test"), "no"),
     "a split that is none": (lambda: SOFTMAX.project().split("holdout"), "train, validation, test"),
 }
@@ -120,6 +126,22 @@ MODELS = {
         "one logit",
     ),
     "an unknown loss": (lambda: project(loss="hinge"), "cross_entropy, binary_cross_entropy, squared_error"),
+    "class weights too few": (
+        lambda: project(loss=puma.SoftmaxCrossEntropy(class_weights=(1, 2))),
+        "3 class_weights, one per class, but got 2",
+    ),
+    "a class weight of 0": (lambda: puma.SoftmaxCrossEntropy(class_weights=(1, 0)), "a positive number"),
+    "a class weight not a number": (
+        lambda: puma.BinaryCrossEntropy(class_weights=(1, np.nan)),
+        "a positive number for each class",
+    ),
+    "class weights in words": (lambda: puma.SoftmaxCrossEntropy(class_weights="balanced"), "such as"),
+    "one class weight": (lambda: puma.BinaryCrossEntropy(class_weights=2.0), "such as"),
+    "no class weights": (lambda: puma.SoftmaxCrossEntropy(class_weights=()), "try None"),
+    "too much smoothing": (
+        lambda: puma.SoftmaxCrossEntropy(label_smoothing=1.5),
+        "label_smoothing to be a number from 0 to 1",
+    ),
     "weight decay negative": (lambda: project(weight_decay=-1.0), "weight_decay >= 0"),
     "weight decay infinite": (lambda: project(weight_decay=float("inf")), "weight_decay >= 0"),
     "weight decay not a number": (lambda: project(weight_decay=float("nan")), "weight_decay >= 0"),
@@ -154,7 +176,22 @@ PLANS = {
     "a label out of range": (lambda: plan(relabel={1: 3}), "labels from 0 to 2, but row 1"),
     "a label that is no number": (lambda: plan(relabel={1: "cat"}), "labels from 0 to 2"),
     "the label it has": (lambda: plan(relabel={1: int(Y[1])}), "already have the label"),
-    "relabel in a regression": (lambda: plan(relabel={1: 1}, like=REGRESSION), "classification"),
+    "one new value where two are due": (lambda: plan(relabel={1: 1.0}, like=REGRESSION), "2 finite numbers"),
+    "a new value that is infinite": (
+        lambda: plan(relabel={1: (1.0, np.inf)}, like=REGRESSION),
+        "2 finite numbers as the new target of row 1",
+    ),
+    "a new value in words": (lambda: plan(relabel={1: ("a", "b")}, like=REGRESSION), "2 finite numbers"),
+    "a new value that is True": (lambda: plan(relabel={1: True}, like=ONE_OUTPUT), "a finite number"),
+    "two new values where one is due": (
+        lambda: plan(relabel={1: (1.0, 2.0)}, like=ONE_OUTPUT),
+        "a finite number",
+    ),
+    "the value it has": (
+        lambda: plan(relabel={1: REGRESSION.train[1][1]}, like=REGRESSION),
+        "already have the target",
+    ),
+    "a fraction as a class": (lambda: plan(relabel={1: 1.5}), "labels from 0 to 2"),
     "an unknown intent": (lambda: plan(remove=(1,), intent="erase"), "unseen, forget"),
     "strength zero": (lambda: plan(remove=(1,), strength=0.0), "strength > 0"),
     "strength not a number": (lambda: plan(remove=(1,), strength=float("nan")), "strength > 0"),
@@ -232,12 +269,23 @@ CALLS = {
         "train, validation or test",
     ),
     "a criterion on a missing split": (lambda: value(criterion=puma.Brier(split="test")), "test split"),
-    "cross-entropy of a regression": (lambda: value(like=REGRESSION), "squared_error"),
+    "cross-entropy of a regression": (
+        lambda: value(criterion="cross_entropy", like=REGRESSION),
+        'this one is a regression; try "squared_error"',
+    ),
     "brier of a regression": (lambda: value(criterion="brier", like=REGRESSION), "classification"),
     "squared error of a classifier": (lambda: value(criterion="squared_error"), "regression"),
-    "a comparison of regressions": (
-        lambda: puma.compare(REGRESSION.project(), plan(remove=(1,), like=REGRESSION)),
-        "classification",
+    "the worst group of a regression without groups": (
+        lambda: value(criterion="worst_group_error", like=REGRESSION),
+        "groups in the validation split",
+    ),
+    "the worst group's loss of a regression": (
+        lambda: value(criterion="worst_group", like=REGRESSION),
+        "squared_error",
+    ),
+    "a class of a regression": (
+        lambda: value(criterion=puma.MeanSquaredError(of_class=0), like=REGRESSION),
+        "a class of a classifier",
     ),
     "a dense matrix too large": (
         lambda: value(like=case(mlp(3, 170, 120, 3), (3,), 3), curvature=puma.Dense()),
@@ -277,6 +325,9 @@ ACCEPTED = {
     "inputs backwards": lambda: project(x=X[::-1], y=Y[::-1]),
     "inputs read only": lambda: project(x=np.broadcast_to(X, X.shape)),
     "weights as whole numbers": lambda: train(np.ones(22, dtype=int)),
+    "values of one output in a row": lambda: project(
+        like=ONE_OUTPUT, y=ONE_OUTPUT.train[1][:, 0].astype(np.float32)
+    ),
     "whole targets of a regression": lambda: project(
         like=REGRESSION, y=REGRESSION.train[1].round().astype(int)
     ),
@@ -287,8 +338,7 @@ ACCEPTED = {
 @pytest.mark.parametrize("make", ACCEPTED.values(), ids=ACCEPTED)
 def test_what_is_meant_is_taken(make):
     made = make()
-    key = "squared_error" if made.loss == puma.LOSSES["squared_error"]() else "cross_entropy"
-    assert np.isfinite(puma.value(made, criterion=key).scores).all()
+    assert np.isfinite(puma.value(made).scores).all()
     assert len(made.fingerprint) == 64
 
 

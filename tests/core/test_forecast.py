@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    log_loss,
+    mean_absolute_error,
+    mean_squared_error,
+    r2_score,
+)
 
 import puma_dash as puma
 from puma_dash.core.engine import Engine
@@ -227,13 +234,19 @@ def test_criteria_on_inputs_of_their_own_have_a_pass_of_their_own(passes, monkey
 
 
 def test_a_regression_is_forecast_too():
-    """Its criteria at least: they are what the patch predicts; it has no classes."""
+    """It has no classes to flip."""
     project = CASES["regression"].project()
     plan = puma.PatchPlan(remove=(1, 2), hold=("squared_error",), method="influence")
     forecast, patch = (call(project, plan, curvature=CURVATURE) for call in (puma.forecast, puma.patch))
     assert forecast.criteria == pytest.approx(patch.predicted)
-    assert forecast.strengths.columns.tolist() == ["squared_error"]
-    assert forecast.metrics.columns.tolist() == ["before", "predicted", "change"]
+    assert forecast.strengths.columns.tolist() == ["rmse", "mae", "r2", "squared_error"]
     assert forecast.flips.columns.tolist() == ["row", "target", "before", "after"]
-    assert forecast.metrics.empty
     assert forecast.flips.empty
+    reference, y = Reference(CASES["regression"]), CASES["regression"].validation[1]
+    z = reference.outputs(project.validation.inputs)
+    ahead = z + reference.jacobians(project.validation.inputs) @ patch.delta
+    for column, outputs in (("before", z), ("predicted", ahead)):
+        found = forecast.metrics[column]
+        assert found["mae"] == pytest.approx(mean_absolute_error(y, outputs), rel=1e-6)
+        assert found["rmse"] == pytest.approx(mean_squared_error(y, outputs) ** 0.5, rel=1e-6)
+        assert found["r2"] == pytest.approx(r2_score(y, outputs), rel=1e-6)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import mean_squared_error
 from torch import nn
 
 import puma_dash as puma
@@ -34,7 +35,7 @@ def test_stationarity_is_half_the_newton_decrement_over_the_loss(name):
     loss = reference.a @ reference.losses(reference.x, reference.y) / reference.n
     finding = found(CASES[name].project(), "stationarity")
     assert finding.value == pytest.approx(float(gain / loss), rel=1e-9)
-    assert finding.status == "warning"  # never trained
+    assert finding.status != "ok"  # never trained
     assert f"{float(gain):.2g}" in finding.sentence
 
 
@@ -321,8 +322,22 @@ def test_a_regression_has_no_classes():
     checks = [f.check for f in puma.health(CASES["regression"].project())]
     assert checks == [
         "stationarity", "weight decay", "determinism", "independence", "eval mode", "duplicates",
-        "leakage into validation",
+        "leakage into validation", "memorisation",
     ]  # fmt: skip
+
+
+def test_a_regression_that_has_memorised_its_rows():
+    start = CONVEX["regression"]
+    x, y = start.train
+    exact = start.but(train=(x, Reference(start).outputs(x).detach().numpy()))
+    finding = found(exact.project(), "memorisation")
+    assert finding.status == "warning"
+    assert finding.value == pytest.approx(0, abs=1e-20)
+    assert "0 % of the targets' variance" in finding.sentence
+    finding = found(start.project(), "memorisation")
+    assert finding.status == "ok"
+    share = mean_squared_error(y, Reference(start).outputs(x).detach()) / y.var(0).mean()
+    assert f"leaves {100 * share:,.0f} % of" in finding.sentence
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -7,7 +7,7 @@ from torch.autograd.functional import hessian
 
 import puma_dash as puma
 
-from .cases import CASES, CONVEX, LOSS, Case, Reference, case, converged, mlp
+from .cases import CASES, CONVEX, Case, Reference, case, converged, mlp, written
 from .test_architectures import ARCHITECTURES
 from .test_ridge import N, Ridge
 
@@ -19,7 +19,7 @@ BOTH = pytest.mark.parametrize("curvature", [DENSE, SAMPLED], ids=["dense", "sam
 def own_curvature(reference, j):
     """a_j J_j^T H_j J_j / n (p, p)."""
     z = reference.outputs(reference.x).detach()
-    h = hessian(lambda row: LOSS[reference.case.loss](row[None], reference.y[j : j + 1])[0], z[j])
+    h = hessian(lambda row: written(reference.case.loss)(row[None], reference.y[j : j + 1])[0], z[j])
     jacobian = reference.jacobians(reference.x[j : j + 1])[0]
     return reference.a[j] * jacobian.T @ h @ jacobian / reference.n
 

@@ -33,17 +33,17 @@ def engine(reference):
     return Engine(reference.case.project())
 
 
-@pytest.mark.parametrize(("damping", "scale"), [(0.05, "auto"), (0.4, 3.0)])
+@pytest.mark.parametrize(("damping", "scale"), [(0.3, "auto"), (0.4, 3.0)])
 @pytest.mark.parametrize("name", CASES)
 def test_the_limit_is_the_dense_solution(name, damping, scale):
     """All rows in a batch: to rounding, with the true damping whatever the scale is."""
     reference = Reference(CASES[name])
     v = vectors(len(reference.theta))
-    lissa = puma.LiSSA(damping=damping, rows=22, depth=700, scale=scale)
+    lissa = puma.LiSSA(damping=damping, rows=22, depth=200, scale=scale)
     solution = lissa(Engine(reference.case.project()))(v)
     close(solution.x, torch.linalg.solve(reference.b(damping), v.T).T, rtol=1e-9, atol=1e-10)
     assert solution.residual < 1e-10
-    assert solution.iterations == 700
+    assert solution.iterations == 200
 
 
 def test_each_term_is_one_of_the_series(reference, engine):
@@ -79,8 +79,8 @@ def test_mini_batches_have_the_mean_of_all_rows():
     reference = Reference(some)
     v = vectors(len(reference.theta))
     for theta in (reference.theta, reference.theta + 0.3):
-        solution = puma.LiSSA(damping=0.1, rows=3, depth=1_000)(Engine(some.project()), theta)(v)
-        b = reference.ggn(theta) + 0.12 * torch.eye(len(theta)).double()
+        solution = puma.LiSSA(damping=0.5, rows=3, depth=300)(Engine(some.project()), theta)(v)
+        b = reference.ggn(theta) + 0.52 * torch.eye(len(theta)).double()
         close(solution.x, torch.linalg.solve(b, v.T).T, rtol=1e-9, atol=1e-10)
 
 

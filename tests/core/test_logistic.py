@@ -18,7 +18,7 @@ def convex(request):
 
 
 def criterion_of(reference):
-    return "squared_error" if reference.case.loss == "squared_error" else "cross_entropy"
+    return "squared_error" if reference.case.plain == "squared_error" else "cross_entropy"
 
 
 def retrained(reference, e, key):
@@ -28,7 +28,7 @@ def retrained(reference, e, key):
 
 def test_psi_is_the_slope_of_retraining(convex):
     reference, project = convex
-    for key in {criterion_of(reference), "squared_error" if "squared" in reference.case.loss else "brier"}:
+    for key in {criterion_of(reference), "squared_error" if "squared" in reference.case.plain else "brier"}:
         psi = puma.value(project, criterion=key, curvature=EXACT).scores
         for j in (0, 5, 11):
             e = 1e-4 * np.eye(reference.n)[j]

@@ -19,7 +19,7 @@ ITERATED = puma.ConjugateGradient(damping=0.05, tolerance=1e-11)
 def truth(case, damping=0.05) -> np.ndarray:
     """(m, n): grad l_t^T B^-1 a_i grad l_i."""
     reference = Reference(case)
-    losses = functools.partial(reference.losses, *map(torch.as_tensor, case.validation))
+    losses = functools.partial(reference.plain_losses, *map(torch.as_tensor, case.validation))
     validation = torch.autograd.functional.jacobian(losses, reference.theta)
     return (validation @ torch.linalg.solve(reference.b(damping), reference.gradients().T)).numpy()
 

@@ -16,6 +16,9 @@ REGISTRIES = {
     "UNLEARNERS": puma.UNLEARNERS,
     "EMBEDDINGS": puma.EMBEDDINGS,
     "DEMOS": puma.DEMOS,
+    "LOSSES": puma.LOSSES,
+    "ARCHITECTURES": puma.ARCHITECTURES,
+    "LOADERS": puma.LOADERS,
 }
 ENTRIES = [
     pytest.param(kind, id=f"{registry}.{key}")
@@ -161,6 +164,7 @@ def test_keys_are_the_fixed_ones():
     assert {"puma", "influence", "retrain"} <= set(puma.UNLEARNERS)
     assert {"pca", "umap", "columns"} <= set(puma.EMBEDDINGS)
     assert {"digits", "two-moons", "radial"} <= set(puma.DEMOS)
+    assert {"tables", "arrays", "images", "idx"} <= set(puma.LOADERS)
     assert set(puma.LOSSES) == {"cross_entropy", "binary_cross_entropy", "squared_error"}
 
 

@@ -10,7 +10,7 @@ from torch.autograd.functional import jacobian
 import puma_dash as puma
 from puma_dash.core.plan import INTENTS
 
-from .cases import CASES, CONVEX, Reference, converged, flat
+from .cases import CASES, CONVEX, Reference, another, bregman, converged, flat
 
 DAMPING = 0.05
 CURVATURE = puma.Dense(damping=DAMPING)
@@ -31,17 +31,10 @@ def gradient_of(value, theta):
     return jacobian(value, theta)
 
 
-def kl(old, new):
-    """KL divergence of the predictions per row, for both kinds of logits."""
-    if old.shape[1] == 1:
-        old, new = (torch.cat([torch.zeros_like(z), z], 1) for z in (old, new))
-    return (old.softmax(1) * (old.log_softmax(1) - new.log_softmax(1))).sum(1)
-
-
 def changed_labels(reference, relabel):
     labels = reference.y.clone()
     for row, label in relabel.items():
-        labels[row] = label
+        labels[row] = torch.tensor(label, dtype=labels.dtype)
     return labels
 
 
@@ -76,7 +69,8 @@ def forget(reference, e, relabel, tau):
 
     def value(theta):
         move, changed = theta - reference.theta, changed_loss(reference, e, relabel, labels, theta)
-        held = kept @ kl(before, reference.outputs(reference.x, theta)) / reference.n
+        now = reference.outputs(reference.x, theta)
+        held = kept @ bregman(reference.case.loss, before, now, reference.y) / reference.n
         near = (reference.case.weight_decay + DAMPING) / 2 * move @ move
         return held + near + tau / reference.n * changed
 
@@ -85,13 +79,22 @@ def forget(reference, e, relabel, tau):
 
 @pytest.mark.parametrize("tau", [1.0, 0.3])
 @pytest.mark.parametrize("intent", [unseen, forget])
-@pytest.mark.parametrize("name", ["softmax", "weighted softmax", "one logit"])
+@pytest.mark.parametrize("name", ["softmax", "weighted softmax", "smoothed one logit"])
 def test_many_steps_end_where_the_objective_is_flat(name, intent, tau):
+    ends_flat(near_minimum(name), intent, tau)
+
+
+@pytest.mark.parametrize("intent", [unseen, forget])
+def test_steps_of_a_regression_end_where_the_objective_is_flat(intent):
+    """Squared errors rise fast: at a third of the strength no removed row reaches its cap."""
+    ends_flat(near_minimum("regression"), intent, 0.3)
+
+
+def ends_flat(case, intent, tau):
     """At a model that is not quite at its minimum: nothing but the change may move it."""
-    case = near_minimum(name)
     reference = Reference(case)
     classes = max(2, reference.outputs(reference.x).shape[1])
-    relabel = {10: int(reference.y[10] + 1) % classes}
+    relabel = {10: another(reference.y, 10, classes)}
     e = torch.zeros(reference.n).double()
     e[list(REMOVED)], e[7] = -1, 0.5
     value = intent(reference, e, relabel, tau)

@@ -61,6 +61,45 @@ def test_row_weights_upweights_and_labels_reach_the_objective():
     np.testing.assert_allclose(patch.weights, start.weights * (1 + e))
 
 
+def test_class_weights_and_smoothing_reach_the_objective():
+    start = CONVEX["smoothed softmax"].but(weight_decay=WD)
+    exact = Reference(start).minimise(np.where(np.arange(22) < 3, 0.0, start.weights))
+    wrong = Reference(start.but(loss="cross_entropy")).minimise(
+        np.where(np.arange(22) < 3, 0.0, start.weights)
+    )
+    patch = retrained(start.project(trainer=None), remove=(0, 1, 2))
+    assert "label_smoothing=0.1" in patch.diagnostics["trainer"]
+    ours = AdamRecipe(start.loss, learning_rate=0.1, epochs=800, batch_size=30)
+    patch = retrained(start.project(trainer=ours), remove=(0, 1, 2))
+    assert (exact - wrong).abs().max() > 0.03
+    torch.testing.assert_close(flat(patch.model), exact, rtol=0, atol=3e-4)
+
+
+@pytest.mark.parametrize("smooth", [0.0, 0.1])
+def test_balanced_class_weights_are_those_of_pytorch(smooth):
+    """Trained by PyTorch's mean over the weights, a model is at the minimum of our J."""
+    start = CONVEX["softmax"].rows([*np.flatnonzero(CONVEX["softmax"].train[1])[:17].tolist(), 0, 5])
+    x, y = (torch.as_tensor(part) for part in start.train)
+    weights = tuple((len(y) / (3 * torch.bincount(y))).tolist())
+    model = nn.Linear(3, 3).double()
+    criterion = nn.CrossEntropyLoss(torch.tensor(weights).double(), label_smoothing=smooth)
+    solver = torch.optim.LBFGS(model.parameters(), max_iter=500, tolerance_grad=1e-12)
+
+    def closure():
+        solver.zero_grad()
+        decay = sum(p.square().sum() for p in model.parameters())
+        value = criterion(model(x), y) + WD / 2 * decay
+        value.backward()
+        return value
+
+    solver.step(closure)
+    loss = puma.SoftmaxCrossEntropy(label_smoothing=smooth, class_weights=weights)
+    project = start.but(model=model, weight_decay=WD).project(loss=loss)
+    findings = {finding.check: finding for finding in puma.health(project)}
+    assert findings["stationarity"].value < 1e-8
+    assert findings["weight decay"].status == "ok"
+
+
 def test_a_trainer_of_ones_own_against_scikit_learn():
     torch.manual_seed(0)
     start = case(nn.Sequential(nn.Linear(3, 3, bias=False)).double(), (3,), 3, n=30, weight_decay=WD)

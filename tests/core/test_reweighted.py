@@ -12,17 +12,11 @@ from puma_dash.core.engine import Engine
 from puma_dash.core.unlearning.base import Change, chosen_change
 from puma_dash.core.unlearning.steps import FORGOTTEN, OBJECTIVES, Forget, Reweighted, Unseen
 
-from .cases import CASES, Reference
+from .cases import CASES, Reference, another, bregman, ignorance
 
 close = torch.testing.assert_close
 DAMPING = 0.05
 REMOVED, RAISED, RELABELLED = (1, 2, 6, 11, 13), {7: 0.5, 9: 3.0}, (10, 16)
-
-
-def kl(old, new):
-    if old.shape[1] == 1:
-        old, new = (torch.cat([torch.zeros_like(z), z], 1) for z in (old, new))
-    return (old.softmax(1) * (old.log_softmax(1) - new.log_softmax(1))).sum(1)
 
 
 class Written:
@@ -32,7 +26,7 @@ class Written:
         self.reference = Reference(CASES[name].but(**changes))
         r, self.tau = self.reference, tau
         self.classes = max(2, r.outputs(r.x).shape[1])
-        self.relabel = {row: int(r.y[row] + 1) % self.classes for row in relabelled}
+        self.relabel = {row: another(r.y, row, self.classes) for row in relabelled}
         self.plan = puma.PatchPlan(remove=REMOVED, upweight=RAISED, relabel=self.relabel, strength=tau)
         self.gone = [*REMOVED, *self.relabel]
         self.before = r.outputs(r.x).detach()
@@ -42,7 +36,8 @@ class Written:
     def caps(self):
         """(n,): a_j times the loss at theta_org and what may come on top."""
         r = self.reference
-        return r.a * (r.losses(r.x, r.y).detach() + FORGOTTEN * math.log(self.classes))
+        room = FORGOTTEN * ignorance(r.case.loss, r.y, self.classes)
+        return r.a * (r.losses(r.x, r.y).detach() + room)
 
     def raised(self, losses):
         return sum(e * losses[row] for row, e in RAISED.items())
@@ -50,7 +45,7 @@ class Written:
     def arrivals(self, theta):
         r = self.reference
         return sum(
-            r.a[row] * r.losses(r.x[row : row + 1], torch.tensor([label]), theta)[0]
+            r.a[row] * r.losses(r.x[row : row + 1], torch.tensor([label], dtype=r.y.dtype), theta)[0]
             for row, label in self.relabel.items()
         )
 
@@ -68,7 +63,7 @@ class Written:
         r = self.reference
         losses, move = r.a * r.losses(r.x, r.y, theta), theta - r.theta
         stay = np.setdiff1d(np.arange(r.n), self.gone)
-        held = (r.a * kl(self.before, r.outputs(r.x, theta)))[stay].sum()
+        held = (r.a * bregman(r.case.loss, self.before, r.outputs(r.x, theta), r.y))[stay].sum()
         pushed = torch.minimum(losses, self.caps())[self.gone].sum()
         changed = self.tau * (self.raised(losses) + self.arrivals(theta) - pushed)
         return (held + changed) / r.n + (self.wd + DAMPING) / 2 * move @ move
@@ -78,7 +73,7 @@ class Written:
         return OBJECTIVES[intent].of(engine, chosen_change(engine, self.plan), self.tau, DAMPING)
 
 
-NAMES = ["softmax", "weighted softmax", "one logit"]
+NAMES = ["softmax", "smoothed softmax", "one logit", "smoothed one logit", "regression"]
 
 
 def thetas(written, count=4):

@@ -90,6 +90,39 @@ def test_removal_is_leave_one_out_times_one_minus_leverage(ridge, j):
     np.testing.assert_allclose(delta, (1 - leverage) * exact, atol=1e-12)
 
 
+def test_a_new_value_moves_by_the_difference_of_the_targets(ridge):
+    """The curvature of a squared error does not know the target: one step is retraining on the new values."""
+    values = {2: ridge.y[2] + 5.0, 7: ridge.y[7] - 1.5}
+    plan = puma.PatchPlan(
+        relabel={row: value if ridge.k > 1 else float(value[0]) for row, value in values.items()},
+        hold=("squared_error",),
+        method="influence",
+    )
+    patch = puma.patch(ridge.project, plan, curvature=puma.Dense(damping=0.0))
+    y = ridge.y.copy()
+    y[list(values)] = list(values.values())
+    c = 2 / (N * ridge.k)
+    exact = np.linalg.solve(c * ridge.x.T @ ridge.x + WD * np.eye(4), c * ridge.x.T @ y) - ridge.beta
+    np.testing.assert_allclose(beta_of(patch.delta, ridge.k), exact, atol=1e-12)
+    assert patch.predicted["squared_error"] == pytest.approx((ridge.slope * exact).sum(), abs=1e-12)
+    after = puma.apply(ridge.project, patch)
+    np.testing.assert_allclose(after.train.targets, y)
+    assert puma.value(after, curvature=puma.Dense(damping=0.0)).criterion == "squared_error"
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+def test_forgetting_is_a_quadratic_problem(ridge, damping):
+    """(1/n) sum_kept |x d|^2 / k + ((wd + damping) / 2) |d|^2 - (tau/n) sum_gone |x (beta + d) - y|^2 / k."""
+    gone, tau, c = [3, 11], 0.2, 2 / (N * ridge.k)
+    kept = np.setdiff1d(np.arange(N), gone)
+    plan = puma.PatchPlan(remove=tuple(gone), intent="forget", strength=tau, steps=30, hold=())
+    patch = puma.patch(ridge.project, plan, curvature=puma.Dense(damping=damping))
+    away, stays = ridge.x[gone], ridge.x[kept]
+    matrix = c * stays.T @ stays - tau * c * away.T @ away + (WD + damping) * np.eye(4)
+    exact = np.linalg.solve(matrix, tau * c * away.T @ ridge.residuals[gone])
+    np.testing.assert_allclose(beta_of(patch.delta, ridge.k), exact, rtol=1e-4, atol=1e-6)
+
+
 def test_a_quadratic_criterion_misses_its_prediction_by_its_second_order_term(ridge):
     plan = puma.PatchPlan(remove=(1, 4), upweight={9: 0.7}, hold=("squared_error",), method="influence")
     patch = puma.patch(ridge.project, plan, curvature=puma.Dense(damping=0.0))

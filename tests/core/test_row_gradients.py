@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from puma_dash.core import row_gradients
+from puma_dash.core import layers
 from puma_dash.core.engine import Engine
-from puma_dash.core.row_gradients import Layout, Recording, RowGradients
+from puma_dash.core.layers import Layout, Recording
+from puma_dash.core.row_gradients import RowGradients
 
 from .cases import Case, Reference, case
 
@@ -293,7 +294,7 @@ def test_what_is_too_large_is_missing(monkeypatch, name, numbers, missing):
     monkeypatch.setitem(
         MODELS, "two convolutions", (lambda: nn.Sequential(*convolutions, nn.Linear(4, 3)), IMAGES)
     )
-    monkeypatch.setattr(row_gradients, "ROW_NUMBERS", 9 * numbers)
+    monkeypatch.setattr(layers, "ROW_NUMBERS", 9 * numbers)
     start = made(name)
     engine, reference = Engine(start.project(), device="cpu"), Reference(start)
     layout = Layout.of(engine, 9)

@@ -5,12 +5,12 @@ import torch
 from torch.autograd.functional import hessian
 
 import puma_dash as puma
-from puma_dash.core import row_gradients
+from puma_dash.core import layers
 from puma_dash.core.curvature import forms, sample_space
 from puma_dash.core.curvature.sample_space import Draw, gradients, preconditioner, sample_gram, sample_inverse
 from puma_dash.core.engine import Engine
 
-from .cases import CASES, LOSS, Reference, case, mlp
+from .cases import CASES, Reference, case, mlp, written
 
 D = 0.07
 
@@ -60,7 +60,7 @@ def test_drawn_gradients_are_weighted_columns(made):
     z, jacobians = reference.outputs(reference.x).detach(), reference.jacobians(reference.x)
     for i in draw.rows.unique():
         y = reference.y[i : i + 1]
-        h = reference.a[i] * hessian(lambda row, y=y: LOSS[reference.case.loss](row[None], y)[0], z[i])
+        h = reference.a[i] * hessian(lambda row, y=y: written(reference.case.loss)(row[None], y)[0], z[i])
         own = draw.rows == i
         root = torch.linalg.lstsq(jacobians[i].T, rows.dense()[own].T).solution  # (c, s)
         scaled = root * (engine.n / draw.inverse[own]).sqrt()
@@ -127,7 +127,7 @@ def test_no_shift_no_inverse(shift):
 
 
 def test_no_layer_no_inverse(monkeypatch):
-    monkeypatch.setattr("puma_dash.core.row_gradients.ROW_NUMBERS", 0)
+    monkeypatch.setattr("puma_dash.core.layers.ROW_NUMBERS", 0)
     engine = Engine(CASES["softmax"].project(), device="cpu")
     assert sample_inverse(engine, D, 9) is None
     assert preconditioner(engine, D, 9) is None
@@ -161,9 +161,9 @@ def test_large_layers_are_kept_rather_than_many_gradients(monkeypatch):
     """A layer that is left out would count as one without curvature."""
     engine = Engine(CASES["convolution"].project(), device="cpu")
     monkeypatch.setattr(forms, "FEWEST", 3)
-    monkeypatch.setattr(row_gradients, "ROW_NUMBERS", 12 * 60)
+    monkeypatch.setattr(layers, "ROW_NUMBERS", 12 * 60)
     facts = forms.form_of(engine, puma.ConjugateGradient(damping=D), 48).facts
     assert facts["rows"] <= 12
     assert "left_out" not in facts
-    monkeypatch.setattr(row_gradients, "ROW_NUMBERS", 3 * 20)
+    monkeypatch.setattr(layers, "ROW_NUMBERS", 3 * 20)
     assert forms.form_of(engine, puma.ConjugateGradient(damping=D), 47).facts["left_out"]

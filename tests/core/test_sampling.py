@@ -74,9 +74,9 @@ def test_shares_are_the_traces_of_the_loss_curvature(name):
 
 
 def _loss(reference, row, j):
-    from .cases import LOSS
+    from .cases import written
 
-    return LOSS[reference.case.loss](row[None], reference.y[j : j + 1])[0]
+    return written(reference.case.loss)(row[None], reference.y[j : j + 1])[0]
 
 
 @pytest.mark.parametrize("name", ["softmax", "weighted softmax", "regression"])

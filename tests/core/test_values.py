@@ -9,7 +9,7 @@ import torch
 import puma_dash as puma
 import puma_dash.core.curvature.influence as influence
 import puma_dash.core.curvature.streams as streams
-from puma_dash.core import row_gradients
+from puma_dash.core import layers
 from puma_dash.core.curvature.influence import scores
 from puma_dash.core.engine import Engine
 
@@ -130,8 +130,8 @@ def test_scores_of_layers_with_a_rule_and_of_the_rest(monkeypatch, name):
 def test_what_is_too_large_by_row_is_scored_in_forward_mode(monkeypatch, name):
     case = made(name).but(weights=np.resize([1.0, 0.5, 2.0], 9))
     engine, s, expected = of(case)
-    monkeypatch.setattr(row_gradients, "ROW_NUMBERS", 4 * 9)
-    assert row_gradients.Layout.of(engine, 4).missing
+    monkeypatch.setattr(layers, "ROW_NUMBERS", 4 * 9)
+    assert layers.Layout.of(engine, 4).missing
     torch.testing.assert_close(scores(engine, s), expected)
     by_layer_only(monkeypatch)
     with pytest.raises(pytest.fail.Exception):

@@ -153,6 +153,14 @@ def test_a_box_selects_on_the_server_and_modes_combine(open_page, prepared):
     assert now().selection.tolist() == np.flatnonzero((x >= 0) & (x < 1)).tolist()
 
 
+def test_an_outline_right_after_a_change_of_mode_is_taken_in_that_mode(open_page, prepared):
+    keep(Draft(selection=(1, 2, 3)))
+    at = open_page(EXPLORE, project="radial", draft=DRAFT)
+    at.segmented_control(key="mode").set_value("subtract")  # both come in one rerun
+    draw(at, box=[{"x": [-9, 9], "y": [-9, 9]}])
+    assert len(now().selection) == 0
+
+
 def spec(at, chart=0):
     """A chart as the browser gets it."""
     return json.loads(at.get("plotly_chart")[chart].proto.spec)

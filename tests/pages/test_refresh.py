@@ -18,7 +18,7 @@ DRAFT = "0123456789abcdef"
 @pytest.fixture
 def visit(open_page, prepared, psi):  # noqa: F811
     """Opens a page on one draft, each time as a new session that reads the disk."""
-    worst = tuple(np.argsort(psi)[:20].tolist())
+    worst = tuple(np.argsort(psi)[:23].tolist())  # a patch that no other test decides on
     keep(Draft(selection=range(130), remove=worst), patch=patched(prepared, remove=worst))
 
     def opened(page, draft=DRAFT):

@@ -9,8 +9,8 @@ from puma_dash.ui.compare import (
     Record,
     binding_sentence,
     confusion_table,
-    flips_sentence,
     forgotten_sentences,
+    outcome_sentence,
     p_value,
     patch_sentence,
     race_table,
@@ -61,7 +61,7 @@ def compared(verdicts=("pass",), fixed=41, broken=9, p=1e-4):
 
 
 def test_the_headline():
-    assert flips_sentence(compared(["pass", "pass"])) == (
+    assert outcome_sentence(compared(["pass", "pass"])) == (
         "Fixes 41 and breaks 9 of 397 validation rows (McNemar p < .001); ECE 0.061 → 0.038; "
         "all that had to hold held: rail 0, rail 1."
     )

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from puma_dash.ui.answers import Classes, Values
 from puma_dash.ui.cost import cost_sentence
 from puma_dash.ui.explore import Rows
 from puma_dash.ui.panels import size, time_left
@@ -13,13 +14,16 @@ from puma_dash.workspace.drafts import Draft
 from puma_dash.workspace.jobs import JobState
 
 
-def rows(target, psi=None, **arrays):
-    """Training rows of two classes, without a project."""
+def rows(target, psi=None, names=("cat", "dog"), **arrays):
+    """Training rows of two classes, or of values, without a project."""
     target = np.array(target)
-    here = SimpleNamespace(overview=SimpleNamespace(arrays=arrays))
+    criterion = {"label": "cross-entropy", "unit": "nats"}
+    here = SimpleNamespace(overview=SimpleNamespace(arrays=arrays), main=criterion)
     psi = -np.ones(len(target)) if psi is None else np.array(psi, float)
     ones = np.ones(len(target))
-    return Rows(here, psi, 1.0, target, target, ones, ones, None, ["cat", "dog"], {}, {}, None)
+    classes = Classes(list(names), target, target, ones) if target.ndim == 1 else None
+    answers = classes or Values(["y"], target, target)
+    return Rows(here, psi, 1.0, answers, ones, None, {}, {}, None)
 
 
 MANY = [0] * 100 + [1] * 100
@@ -102,10 +106,32 @@ def test_a_large_share_of_a_class_is_said(count, told):
 
 
 def test_many_large_shares_are_summed_up():
-    many = rows(np.repeat(np.arange(6), 10))
-    many = Rows(**{**vars(many), "classes": list("abcdef")})
+    many = rows(np.repeat(np.arange(6), 10), names="abcdef")
     (caution,) = cautions(many, Draft(remove=np.r_[np.arange(0, 60, 10), 1, 2]))
     assert "out of 6 of 6 classes, most of a (30 %), b (10 %), c (10 %)" in caution.text
+
+
+VALUES = np.linspace(0, 10, 100)[:, None]
+
+
+def test_values_have_no_class_that_could_vanish():
+    assert cautions(rows(VALUES), Draft(remove=range(4), relabel={7: 2.5})) == []
+    (caution,) = cautions(rows(VALUES), Draft(remove=range(6)))
+    assert "out of the training rows (6 %)" in caution.text
+    assert "No row would be left" in cautions(rows(VALUES), Draft(remove=range(100)))[0].text
+
+
+def test_a_value_that_a_row_has_already_stops_the_patch():
+    first = cautions(rows(VALUES), Draft(relabel={3: VALUES[3, 0], 4: -1.0}))[0]
+    assert first.stops
+    assert "1 row to relabel already has the target given" in first.text
+    assert first.rows.tolist() == [3]
+
+
+def test_new_labels_are_class_numbers_or_values():
+    plan = plan_of_draft(Draft(relabel={1: 2.0, 4: 1.5}))
+    assert plan["relabel"] == {"1": 2, "4": 1.5}
+    assert type(plan["relabel"]["1"]) is int
 
 
 def test_the_button_names_the_effect():

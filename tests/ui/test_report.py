@@ -117,7 +117,7 @@ def test_examples_are_relabelled_rows_where_none_is_removed():
     arrays = {"loss": np.array([1.0, 3, 2]), "target": np.array([0, 1, 0]), "predicted": np.array([0, 0, 0])}
     arrays["confidence"] = np.array([0.5, 0.6, 0.7])
     plan = {"remove": [], "relabel": {"2": 1, "1": 0}, "upweight": {"0": 1.0}}
-    found = examples_of(plan, arrays, {"classes": ["a", "b"], "columns": []})
+    found = examples_of(plan, arrays, {"task": "classification", "classes": ["a", "b"], "columns": []})
     assert (found["done"], found["shown"], found["of"]) == ("relabelled", 2, 2)
     assert found["table"].index(">1<") < found["table"].index(">2<")
     assert found["pictures"] is None
@@ -186,8 +186,8 @@ def test_a_decision_is_told_with_its_hashes_and_how_to_make_it_again(tmp_path):
     ):
         assert words in html
     assert "0 times for this project so far" in html
-    assert "75.0%" in html
-    assert "Each class and group" in html
+    assert "75.0 %" in html
+    assert "Each group" in html
     assert "<img src=x" not in html
     assert info["hashes"]["model after"] in html
     assert "Predicted against measured" not in html

@@ -8,7 +8,12 @@ from puma_dash.core.criteria.base import Criterion
 from puma_dash.core.criteria.brier import Brier
 from puma_dash.core.criteria.calibration import Calibration
 from puma_dash.core.criteria.cross_entropy import CrossEntropy
-from puma_dash.core.criteria.fairness import DemographicParity, EqualizedOdds, WorstGroup
+from puma_dash.core.criteria.fairness import (
+    DemographicParity,
+    EqualizedOdds,
+    WorstGroup,
+    WorstGroupError,
+)
 from puma_dash.core.criteria.margin import Margin
 from puma_dash.core.criteria.robustness import Adversarial
 from puma_dash.core.criteria.squared_error import MeanSquaredError
@@ -30,6 +35,7 @@ __all__ = [
     "Margin",
     "MeanSquaredError",
     "WorstGroup",
+    "WorstGroupError",
     "resolve_criterion",
     "usable_criteria",
 ]
@@ -44,6 +50,7 @@ CRITERIA: dict[str, type[Criterion]] = {
     "equalized_odds": EqualizedOdds,
     "adversarial": Adversarial,
     "squared_error": MeanSquaredError,
+    "worst_group_error": WorstGroupError,
 }
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from puma_dash.core.objective import SquaredError
 from puma_dash.core.registry import Described
+from puma_dash.core.task import CLASSIFICATION, Task
 from puma_dash.core.types import SPLITS, ProjectError, Split, listing, row_array
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Criterion(Described, ABC):
     label: ClassVar[str]
     unit: ClassVar[str]
     reference: ClassVar[str]
+    task: ClassVar[Task] = CLASSIFICATION
+    """What the models are asked that it can judge."""
 
     split: str = field(
         default="validation", metadata={"help": "Rows of which split.", "choices": " ".join(SPLITS)}
@@ -100,12 +102,12 @@ class Criterion(Described, ABC):
         """Refuses a project that it cannot be evaluated on.
 
         Raises:
-            ProjectError: the project is a regression, or has no such rows.
+            ProjectError: the project is of another task, or has no such rows.
         """
-        if isinstance(project.loss, SquaredError):
+        if project.task is not self.task:
             raise ProjectError(
-                f"expected a classification project for {self.key}, but its loss is squared error; "
-                'try "squared_error".'
+                f"expected a {self.task.name} project for {self.key}, but this one is a {project.task.name}; "
+                f'try "{project.task.criterion}".'
             )
         self.restricted(project.split(self.split), project)
 
@@ -182,7 +184,7 @@ def class_number(project: Project, value: int | str) -> int:
     Raises:
         ProjectError: the project has no such class.
     """
-    names = () if isinstance(project.loss, SquaredError) else project.class_names or ()
+    names = project.classes
     if isinstance(value, str) and value in names:
         return names.index(value)
     if isinstance(value, str) or not 0 <= value < len(names):

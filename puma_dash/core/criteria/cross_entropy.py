@@ -23,4 +23,4 @@ class CrossEntropy(Criterion):
 
     def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
         """-log p_y (m,) of ``outputs`` (m, c)."""
-        return loss(outputs, data.targets)
+        return loss.plain(outputs, data.targets)

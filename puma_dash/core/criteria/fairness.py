@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from puma_dash.core.criteria.base import Criterion, column
+from puma_dash.core.task import REGRESSION
 from puma_dash.core.types import SPLITS, ProjectError, Split, listing
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Grouped(Criterion):
         return self.codes(data)
 
     def check(self, project: Project) -> None:
-        """Refuses a regression, a split that lacks a group the project knows, and rows of a single group."""
+        """Refuses another task, a split that lacks a group the project knows, and rows of a single group."""
         super().check(project)
         whole = project.split(self.split)
         labels = self.labels(whole)
@@ -83,7 +84,20 @@ class Grouped(Criterion):
 
 
 @dataclass(frozen=True)
-class WorstGroup(Grouped):
+class WorstLoss(Grouped):
+    """The largest mean loss of a group."""
+
+    def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
+        """In which group the row is, and its loss there (m, 2, groups)."""
+        return in_groups(loss.plain(outputs, data.targets), self.codes(data))
+
+    def of_means(self, means: Tensor) -> Tensor:
+        """C () of the groups' sizes and sums (2, groups)."""
+        return group_means(means).max()
+
+
+@dataclass(frozen=True)
+class WorstGroup(WorstLoss):
     """C = the largest mean loss of a group, in nats; classes are groups where the project names none."""
 
     key = "worst_group"
@@ -110,13 +124,16 @@ class WorstGroup(Grouped):
             )
         super().check(project)
 
-    def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
-        """In which group the row is, and its loss there (m, 2, groups)."""
-        return in_groups(loss(outputs, data.targets), self.codes(data))
 
-    def of_means(self, means: Tensor) -> Tensor:
-        """C () of the groups' sizes and sums (2, groups)."""
-        return group_means(means).max()
+@dataclass(frozen=True)
+class WorstGroupError(WorstLoss):
+    """C = the largest mean squared error of a group, in squared units of the target."""
+
+    key = "worst_group_error"
+    label = "worst group's squared error"
+    unit = "squared target units"
+    reference = WorstGroup.reference
+    task = REGRESSION
 
 
 @dataclass(frozen=True)
@@ -135,7 +152,7 @@ class DemographicParity(Grouped):
     def check(self, project: Project) -> None:
         """Also refuses a positive class that the project does not have."""
         super().check(project)
-        classes = len(project.class_names or ())
+        classes = len(project.classes)
         if self.positive is not None and self.positive not in range(classes):
             raise ProjectError(
                 f"expected positive to be a class from 0 to {classes - 1}, but got {self.positive!r}."
@@ -169,7 +186,7 @@ class EqualizedOdds(DemographicParity):
         """Also refuses rows where a group has only positive or only other ones."""
         super().check(project)
         data = self.restricted(project.split(self.split), project)
-        labels, truth = self.labels(data), self._truth(data, len(project.class_names or ()))
+        labels, truth = self.labels(data), self._truth(data, len(project.classes))
         for rows, what in ((truth, "of the positive class"), (~truth, "of other classes")):
             lacking = set(labels.dropna().unique()) - set(labels[rows.numpy(force=True)].unique())
             if lacking:

@@ -76,7 +76,7 @@ class Adversarial(CrossEntropy):
             moved = (x + self.epsilon * engine.to(start[part])).clamp(least, most)
             for _ in range(self.steps):
                 moved.requires_grad_()
-                losses = engine.loss(forward(engine.model, {}, moved), data.targets[part])
+                losses = engine.loss.plain(forward(engine.model, {}, moved), data.targets[part])
                 (slope,) = torch.autograd.grad(losses.sum(), moved)
                 moved = (moved.detach() + self.step * self.epsilon * slope.sign()).clamp(least, most)
             return moved.to(data.inputs)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from puma_dash.core.criteria.base import Criterion
-from puma_dash.core.objective import SquaredError
-from puma_dash.core.types import ProjectError
+from puma_dash.core.task import REGRESSION
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from puma_dash.core.objective import Loss
-    from puma_dash.core.types import Project, Split
+    from puma_dash.core.types import Split
 
 
 class MeanSquaredError(Criterion):
@@ -22,15 +21,8 @@ class MeanSquaredError(Criterion):
     label = "mean squared error"
     unit = "squared target units"
     reference = "Gauss (1809), Theoria motus"
-
-    def check(self, project: Project) -> None:
-        """Refuses a project with classes, and one that has no such rows."""
-        if not isinstance(project.loss, SquaredError):
-            raise ProjectError(
-                'expected a regression project for squared_error, but its loss has classes; try "brier".'
-            )
-        self.restricted(project.split(self.split), project)
+    task = REGRESSION
 
     def per_row(self, outputs: Tensor, data: Split, loss: Loss) -> Tensor:
         """Squared errors (m,) of ``outputs`` (m, k), the mean over the k outputs."""
-        return loss(outputs, data.targets)
+        return loss.plain(outputs, data.targets)

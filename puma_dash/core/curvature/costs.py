@@ -42,7 +42,7 @@ class Costs:
         """Those of ``engine``: timed on the first call, on one batch of training rows."""
         if "costs" not in engine.memo:
             count = min(engine.batch_size, engine.n)
-            inputs, _ = engine.training_inputs(torch.arange(count))
+            inputs, _, _ = engine.training_rows(torch.arange(count))
             with torch.no_grad():
                 one = _timed(engine, lambda: engine.forward(inputs[:1]))
                 batch = _timed(engine, lambda: engine.forward(inputs))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from puma_dash.core.curvature.base import Estimate
+from puma_dash.core.curvature.base import Curvature, Estimate
 from puma_dash.core.curvature.costs import PRODUCT, Costs
 from puma_dash.core.curvature.sampling import systematic
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 START = 0.01
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, START, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Of damping, in units of the loss's scale: curvatures of squared errors grow with the targets' units."""
 PROBES = 4
 SHARE_REMOVED = 0.1
 """A probe removes this share of the training rows, drawn in proportion to their loss: those people remove.
@@ -28,8 +29,8 @@ LARGEST_MISS = 1 / 3
 PROBE_ROWS = 500
 PROBE_GRADIENTS = 1_000
 PROBE_PRODUCTS = 2
-"""Curvature rows, preconditioning gradients and products of a probe's solve: on small networks they gave the
-misses of a solve on all rows to a tenth."""
+"""Rows, preconditioning gradients and products of a probe's solve by conjugate gradients. To stop so early
+does for few rows what the others' curvature would do: the misses were those of a patch's solve."""
 
 
 def damping_field() -> Any:
@@ -65,16 +66,17 @@ def calibrate(engine: Engine) -> float:
         [engine.weighted_gradient(engine.theta.new_ones(len(rows)), rows) / engine.n for rows in removals]
     )
     now, slope = _validation_loss(engine)
-    at = GRID.index(START)
-    miss = _miss(engine, GRID[at], gradients, now, slope)
+    unit = engine.loss.scale(engine.split("train").targets) or 1.0
+    grid, at = [unit * value for value in GRID], GRID.index(START)
+    miss = _miss(engine, grid[at], gradients, now, slope)
     onward = 1 if miss > LARGEST_MISS else -1
-    while 0 <= at + onward < len(GRID):
-        before, miss = miss, _miss(engine, GRID[at + onward], gradients, now, slope)
+    while 0 <= at + onward < len(grid):
+        before, miss = miss, _miss(engine, grid[at + onward], gradients, now, slope)
         if (miss > LARGEST_MISS) != (before > LARGEST_MISS):
             share = math.log(before / LARGEST_MISS) / math.log(before / miss)
-            return float(f"{GRID[at] * (GRID[at + onward] / GRID[at]) ** share:.2g}")
+            return float(f"{grid[at] * (grid[at + onward] / grid[at]) ** share:.2g}")
         at += onward
-    return GRID[at]
+    return grid[at]
 
 
 def calibration_estimate(engine: Engine, damping: float | str) -> Estimate | None:
@@ -88,32 +90,37 @@ def calibration_estimate(engine: Engine, damping: float | str) -> Estimate | Non
 
 def _miss(engine: Engine, damping: float, gradients: Tensor, now: float, slope: Tensor) -> float:
     """How far the measured changes are from the predicted ones, as a share of what these amount to."""
-    from puma_dash.core.curvature.conjugate_gradient import ConjugateGradient
-    from puma_dash.core.curvature.sample_space import preconditioner, usual_count
-
     engine.tick(0, 1, f"Calibrating the damping: {damping:g}")
-    count = min(PROBE_GRADIENTS, usual_count(engine))
-    rows, known = min(PROBE_ROWS, engine.n), preconditioner(engine, engine.weight_decay + damping, count)
-    products = PROBE_PRODUCTS if known else 100
-    inverse = ConjugateGradient(
-        damping=damping, rows=rows, tolerance=0.1, preconditioner=count, max_iterations=products
-    )(engine)
-    moves = inverse(gradients).x  # a removal moves along + B^-1 grad
+    moves = _probing(engine, damping)(engine)(gradients).x  # a removal moves along + B^-1 grad
     predicted = (moves @ slope).double().cpu()
     measured = torch.tensor([_loss(engine, engine.theta + move) - now for move in moves], dtype=torch.float64)
     tiny = torch.finfo(torch.float64).tiny
     return float(((measured - predicted).abs().sum() / predicted.abs().sum().clamp_min(tiny)).clamp_min(tiny))
 
 
+def _probing(engine: Engine, damping: float) -> Curvature:
+    """What is chosen for questions, made cheap where it iterates."""
+    from puma_dash.core.curvature import Auto, ConjugateGradient, settled
+    from puma_dash.core.curvature.sample_space import preconditioner, usual_count
+
+    chosen = settled(engine, Auto(damping=damping))
+    if not isinstance(chosen, ConjugateGradient):
+        return chosen
+    rows, count = min(PROBE_ROWS, engine.n), min(PROBE_GRADIENTS, usual_count(engine))
+    cheap = replace(chosen, rows=rows, fidelity=None, preconditioner=count)
+    known = preconditioner(engine, engine.weight_decay + damping, count)
+    return replace(cheap, max_iterations=PROBE_PRODUCTS) if known else cheap
+
+
 def _loss(engine: Engine, theta: Tensor | None = None) -> float:
     rows = engine.split("validation")
-    return float(engine.loss(engine.outputs(rows, theta), rows.targets).double().mean())
+    return float(engine.loss.plain(engine.outputs(rows, theta), rows.targets).double().mean())
 
 
 def _validation_loss(engine: Engine) -> tuple[float, Tensor]:
     rows = engine.split("validation")
     outputs = engine.outputs(rows).requires_grad_()
-    (cotangents,) = torch.autograd.grad(engine.loss(outputs, rows.targets).mean(), outputs)
+    (cotangents,) = torch.autograd.grad(engine.loss.plain(outputs, rows.targets).mean(), outputs)
     return _loss(engine), engine.pullback(rows, cotangents)
 
 

@@ -106,10 +106,10 @@ def gauss_newton_matrix(engine: Engine, theta: Tensor | None = None) -> Tensor:
     train, p = engine.split("train"), len(engine.theta)
     named = engine.parameters.unflatten(engine.theta if theta is None else theta)
 
-    def rooted_jacobian(row: Tensor) -> Tensor:
+    def rooted_jacobian(row: Tensor, target: Tensor) -> Tensor:
         """S^T J (c, p) of one row, with S S^T = H."""
         outputs, pull, *_ = vjp(lambda leaf: forward(engine.model, leaf, row[None]), named)
-        root = engine.loss.hessian_root(outputs.detach())[0]  # (c, c)
+        root = engine.loss.hessian_root(outputs.detach(), target[None])[0]  # (c, c)
         (gradients,) = vmap(pull)(root.T[:, None, :])
         return torch.cat([gradients[name].reshape(len(root), -1) for name in engine.parameters.names], dim=1)
 
@@ -119,7 +119,7 @@ def gauss_newton_matrix(engine: Engine, theta: Tensor | None = None) -> Tensor:
         engine.tick(start, engine.n, "Curvature matrix")
         part = slice(start, start + chunk)
         try:
-            jacobians = vmap(rooted_jacobian)(engine.to(train.inputs[part]))
+            jacobians = vmap(rooted_jacobian)(engine.to(train.inputs[part]), train.targets[part])
         except (RuntimeError, NotImplementedError) as error:
             raise ProjectError(
                 f"expected a model whose rows can be differentiated one by one, but torch.func refused it "

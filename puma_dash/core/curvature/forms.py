@@ -21,7 +21,8 @@ from torch import Tensor
 from puma_dash.core.curvature import Dense, inverse_of, settled
 from puma_dash.core.curvature.damping import settle_damping
 from puma_dash.core.curvature.sample_space import Draw, SampleSpace, sample_inverse
-from puma_dash.core.row_gradients import Layout, RowGradients
+from puma_dash.core.layers import Layout
+from puma_dash.core.row_gradients import RowGradients
 from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch import Tensor
 from puma_dash.core.curvature.base import Estimate
 from puma_dash.core.curvature.costs import BACKWARD, FORWARD_MODE, RECORDED, Costs
 from puma_dash.core.curvature.streams import Stream
-from puma_dash.core.row_gradients import Layout
+from puma_dash.core.layers import Layout
 
 if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion

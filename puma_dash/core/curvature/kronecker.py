@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from puma_dash.core.row_gradients import Layer, Layout, Recording, under_kernel
+from puma_dash.core.layers import Layer, Layout, Recording, under_kernel
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
@@ -101,7 +101,7 @@ class Batch:
 
     def __init__(self, engine: Engine, blocks: tuple[Block, ...], theta: Tensor | None, part: slice) -> None:
         self.engine, self.blocks, self.part = engine, blocks, part
-        inputs, self.weights = engine.training_inputs(torch.arange(part.start, part.stop))
+        inputs, self.targets, self.weights = engine.training_rows(torch.arange(part.start, part.stop))
         layers = [block.layer for block in blocks if block.layer is not None]
         self.recording = Recording(engine, inputs, layers, theta)
 
@@ -118,7 +118,7 @@ class Batch:
         outputs, loss = self.recording.outputs.detach(), self.engine.loss
         if outputs.shape[1] <= ALL_COLUMNS:
             every = torch.arange(outputs.shape[1], device=outputs.device)
-            roots = [loss.root_columns(outputs, k.expand(len(outputs))) for k in every]
+            roots = [loss.root_columns(outputs, self.targets, k.expand(len(outputs))) for k in every]
         else:
             roots = [self._drawn(outputs, chances[self.part])]
         for root in roots:
@@ -128,11 +128,12 @@ class Batch:
 
     def _drawn(self, outputs: Tensor, chances: Tensor) -> Tensor:
         """One column per row in proportion to its squared norm, lengthened to stand for all (m, c)."""
-        sizes = self.engine.loss.root_sizes(outputs)
+        loss, targets = self.engine.loss, self.targets
+        sizes = loss.root_sizes(outputs, targets)
         ends = sizes.cumsum(1)
         column = (ends < chances.to(ends)[:, None] * ends[:, -1:]).sum(1).clamp_max(outputs.shape[1] - 1)
         own = sizes.gather(1, column[:, None]).clamp_min(torch.finfo(sizes.dtype).tiny)
-        return self.engine.loss.root_columns(outputs, column) * (ends[:, -1:] / own).sqrt()
+        return loss.root_columns(outputs, targets, column) * (ends[:, -1:] / own).sqrt()
 
 
 def blocks_of(engine: Engine) -> tuple[tuple[Block, ...], tuple[str, ...]]:

@@ -23,7 +23,8 @@ from torch import Tensor
 from puma_dash.core.curvature.base import Estimate
 from puma_dash.core.curvature.costs import BACKWARD, RECORDED, Costs
 from puma_dash.core.curvature.sampling import curvature_shares, systematic
-from puma_dash.core.row_gradients import ROW_NUMBERS, Layout, Recording, RowGradients
+from puma_dash.core.layers import ROW_NUMBERS, Layout, Recording
+from puma_dash.core.row_gradients import RowGradients
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
@@ -200,9 +201,9 @@ def gradients(engine: Engine, count: int) -> tuple[RowGradients, Layout]:
         columns, scale = engine.to(draw.columns), engine.to((draw.inverse / engine.n).sqrt())
 
         def record(part: slice) -> RowGradients:
-            inputs, base = engine.training_inputs(draw.rows[part])
+            inputs, targets, base = engine.training_rows(draw.rows[part])
             recording = Recording(engine, inputs, layout.layers)
-            roots = engine.loss.root_columns(recording.outputs.detach(), columns[part])
+            roots = engine.loss.root_columns(recording.outputs.detach(), targets, columns[part])
             return recording.gradients(roots * (scale[part] * base.sqrt())[:, None], layout.rest)
 
         engine.memo[key] = RowGradients.join(engine.over(len(draw.rows), record)), layout

@@ -22,9 +22,9 @@ FLOOR = 0.1
 def curvature_shares(engine: Engine) -> Tensor:
     """a_j tr H_j split over the columns of the root of H_j, (n, c), in float64; kept by the engine."""
     if "curvature shares" not in engine.memo:
-        weights = engine.split("train").weights
-        found = engine.loss.root_sizes(engine.training_outputs).double()
-        engine.memo["curvature shares"] = found if weights is None else found * weights[:, None]
+        train = engine.split("train")
+        found = engine.loss.root_sizes(engine.training_outputs, train.targets).double()
+        engine.memo["curvature shares"] = found if train.weights is None else found * train.weights[:, None]
     return engine.memo["curvature shares"]
 
 

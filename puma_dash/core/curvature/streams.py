@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from puma_dash.core import row_gradients
-from puma_dash.core.row_gradients import Layout, Recording, RowGradients
+from puma_dash.core import layers
+from puma_dash.core.layers import Layout, Recording
+from puma_dash.core.row_gradients import RowGradients
 from puma_dash.core.types import ProjectError, listing
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
+    from puma_dash.core.objective import Loss
     from puma_dash.core.types import Split
 
 T = TypeVar("T")
@@ -27,16 +29,23 @@ class Stream:
         split: in the engine's type; its weights a_i, where there are any, weigh the gradients.
         parts: how many gradients of each row are held at a time.
         message: for progress.
+        loss: of the rows; by default the training loss.
 
     Raises:
         ProjectError: some parameters have no gradients by row.
     """
 
     def __init__(
-        self, engine: Engine, split: Split, parts: int = 1, message: str = "Gradients by row"
+        self,
+        engine: Engine,
+        split: Split,
+        parts: int = 1,
+        message: str = "Gradients by row",
+        loss: Loss | None = None,
     ) -> None:
         self.engine, self.split, self.message = engine, split, message
-        most = row_gradients.ROW_NUMBERS // max(1, len(engine.theta) * parts)
+        self.loss = engine.loss if loss is None else loss
+        most = layers.ROW_NUMBERS // max(1, len(engine.theta) * parts)
         self.chunk = max(1, min(engine.batch_size // parts, most))
         self.layout = Layout.of(engine, self.chunk * parts)
         if self.layout.missing:
@@ -66,7 +75,7 @@ class Stream:
 
     def slopes(self, outputs: Tensor, part: slice) -> Tensor:
         """a_i times the gradient of l_i in the outputs (m, c)."""
-        return slopes(self.engine, self.split, outputs, part)
+        return slopes(self.loss, self.split, outputs, part)
 
     def weighted(self, values: Tensor, part: slice) -> Tensor:
         """a_i times ``values`` (m, ...)."""
@@ -78,10 +87,10 @@ class Stream:
         return self.pulled(recording, self.slopes(recording.outputs, part))
 
 
-def slopes(engine: Engine, split: Split, outputs: Tensor, part: slice = slice(None)) -> Tensor:
+def slopes(loss: Loss, split: Split, outputs: Tensor, part: slice = slice(None)) -> Tensor:
     """a_i times the gradient of l_i in the ``outputs`` (m, c) of the rows ``part`` of ``split``."""
     leaf = outputs.detach().requires_grad_()
-    (found,) = torch.autograd.grad(engine.loss(leaf, split.targets[part]).sum(), leaf)
+    (found,) = torch.autograd.grad(loss(leaf, split.targets[part]).sum(), leaf)
     return weighted(split, found, part)
 
 

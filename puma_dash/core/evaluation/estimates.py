@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -65,6 +66,37 @@ def mean(values: np.ndarray, seed: int = 0) -> Estimate:
     ]
     low, high = np.quantile(np.concatenate(means), TAILS)
     return Estimate(middle, float(low), float(high), n)
+
+
+def of_means(
+    columns: np.ndarray, of: Callable[[np.ndarray], dict[str, np.ndarray]], seed: int = 0
+) -> dict[str, Estimate]:
+    """Figures that are functions of means over rows, with percentile-bootstrap intervals.
+
+    For very many rows the means are drawn from their joint normal distribution instead.
+
+    Args:
+        columns: what each row contributes (n, q).
+        of: means (..., q) -> figures by name (...).
+        seed: of the resampling.
+    """
+    n, middle = len(columns), columns.mean(0, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    if n > MOST_DRAWN:
+        spread = np.atleast_2d(np.cov(columns, rowvar=False, ddof=0)) / n
+        means = rng.multivariate_normal(middle, spread, RESAMPLES, method="svd")
+    else:
+        batch, drawn = max(1, BATCH_NUMBERS // n), []
+        for start in range(0, RESAMPLES, batch):
+            size = min(batch, RESAMPLES - start)
+            drawn.append(rng.multinomial(n, np.full(n, 1 / n), size=size) @ columns / n)
+        means = np.concatenate(drawn)
+    found, resampled = of(middle), of(means)
+    ends = {name: np.quantile(values, TAILS) for name, values in resampled.items()}
+    return {
+        name: Estimate(float(value), float(ends[name][0]), float(ends[name][1]), n)
+        for name, value in found.items()
+    }
 
 
 def gap_estimate(value: float, resampled: np.ndarray, by_chance: np.ndarray, n: int) -> Estimate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +14,8 @@ from puma_dash.core.engine import Engine, engine_of
 from puma_dash.core.evaluation.repeats import repeats, rows_also_in
 from puma_dash.core.evaluation.stationarity import Stationarity, stationarity
 from puma_dash.core.evaluation.training_mode import modules_that_differ
-from puma_dash.core.objective import BinaryCrossEntropy, SquaredError, model_dtype
+from puma_dash.core.objective import BinaryCrossEntropy, ignorance, model_dtype
+from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import SPLITS, Project, ProjectError, Split, listing
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ FEW, VERY_FEW = 20, 5
 """With 20 rows of a class one row is 5 points of its accuracy, with 5 rows 20 points."""
 IMBALANCE = 10
 MEMORISED = 0.01
-"""Share of the loss of a uniform guess below which a model has memorised its training rows."""
+"""Share of what a model that knows nothing loses below which one has memorised its training rows."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,17 @@ def health(
         cancel: an event; once set, the call raises ``Cancelled``.
     """
     engine = engine_of(project, device, progress, cancel)
+    checks = CHECKS if project.task is not CLASSIFICATION else CHECKS | CHECKS_OF_CLASSES
     findings: list[Finding] = []
-    for done, (name, check) in enumerate(CHECKS.items()):
-        engine.tick(done, len(CHECKS), f"Checking {name}")
+    for done, (name, check) in enumerate(checks.items()):
+        engine.tick(done, len(checks), f"Checking {name}")
         findings += check(engine)
     return findings
+
+
+def noted(engine: Engine) -> list[Finding]:
+    """What whoever made the project says of its data, such as validation rows put aside."""
+    return [Finding("data", "note", None, note) for note in engine.project.notes]
 
 
 def at_a_minimum(engine: Engine) -> list[Finding]:
@@ -202,8 +208,6 @@ def repeated_rows(engine: Engine) -> list[Finding]:
 
 def softmax_applied(engine: Engine) -> list[Finding]:
     """Whether the outputs are probabilities already, where the loss expects logits."""
-    if isinstance(engine.loss, SquaredError):
-        return []
     outputs = torch.cat([engine.outputs("train"), engine.outputs("validation")])
     binary = isinstance(engine.loss, BinaryCrossEntropy)
     top = outputs.amax() if binary else (outputs.sum(1) - 1).abs().amax() + 1
@@ -219,9 +223,7 @@ def softmax_applied(engine: Engine) -> list[Finding]:
 
 def classes(engine: Engine) -> list[Finding]:
     """Whether every class has enough rows to be judged, and none drowns in training."""
-    if isinstance(engine.loss, SquaredError):
-        return []
-    names = engine.project.class_names or ()
+    names = engine.project.classes
     targets = engine.project.train.targets.numpy(force=True)[_trained_on(engine)]
     train, validation = (
         np.bincount(labels, minlength=len(names))
@@ -247,16 +249,17 @@ def classes(engine: Engine) -> list[Finding]:
 
 def memorised(engine: Engine) -> list[Finding]:
     """Whether the training rows are fitted so well that little is left to measure influence with."""
-    if isinstance(engine.loss, SquaredError):
-        return []
     used = torch.as_tensor(_trained_on(engine), device=engine.device)
     outputs, targets = engine.outputs("train")[used], engine.split("train").targets[used]
-    loss = float(engine.loss(outputs, targets).mean())
-    right = int((engine.loss.probabilities(outputs).argmax(1) == targets).sum())
-    told = (
-        f"The model is right on {right:,} of {len(used):,} training rows, at a mean loss of {loss:.2g} nats"
-    )
-    if loss > MEMORISED * math.log(len(engine.project.class_names or ())):
+    loss, n = float(engine.loss.plain(outputs, targets).mean()), len(used)
+    nothing = ignorance(engine.loss.plain, targets, len(engine.project.classes))
+    if engine.project.task is CLASSIFICATION:
+        right = int((engine.loss.probabilities(outputs).argmax(1) == targets).sum())
+        told = f"The model is right on {right:,} of {n:,} training rows, at a mean loss of {loss:.2g} nats"
+    else:
+        share = _percent(loss / nothing) if nothing else "none"
+        told = f"On {n:,} training rows the model leaves {share} of the targets' variance unexplained"
+    if loss > MEMORISED * nothing:
         return [Finding("memorisation", "ok", loss, f"{told}.")]
     told += ": gradients and curvature have all but vanished, and psi rests on what little is left."
     advice = "Read psi as a rough order and trust what is measured; stronger weight decay would help."
@@ -264,14 +267,17 @@ def memorised(engine: Engine) -> list[Finding]:
 
 
 CHECKS: dict[str, Callable[[Engine], list[Finding]]] = {
+    "the data": noted,
     "the objective": at_a_minimum,
     "determinism": same_twice,
     "independence of rows": on_their_own,
     "training mode": in_training,
     "repeated rows": repeated_rows,
+    "memorisation": memorised,
+}
+CHECKS_OF_CLASSES: dict[str, Callable[[Engine], list[Finding]]] = {
     "logits": softmax_applied,
     "classes": classes,
-    "memorisation": memorised,
 }
 
 

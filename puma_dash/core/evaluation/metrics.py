@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,27 +11,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BINS = 15
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is named and read."""
-
-    label: str
-    unit: str
-    higher_is_better: bool
-
-
-METRICS = {
-    "accuracy": Metric("Accuracy", "fraction", True),
-    "nll": Metric("NLL", "nats", False),
-    "brier": Metric("Brier score", "squared probability", False),
-    "ece": Metric(f"ECE, {BINS} equal-width bins", "fraction", False),
-}
+MEANS = {"accuracy": "correct", "nll": "nll", "brier": "brier"}
+"""The metrics that are means over rows, and of what."""
 
 
 def metrics(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Every metric of ``METRICS`` for probabilities (n, c) and class numbers (n,)."""
+    """Accuracy, NLL, Brier score and ECE of probabilities (n, c) and class numbers (n,)."""
     from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
     classes = np.arange(probabilities.shape[1])
@@ -80,15 +64,18 @@ def per_row(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, np.ndar
     }
 
 
-def metrics_from(rows: dict[str, np.ndarray]) -> dict[str, float]:
-    """Every metric of ``METRICS`` from what each row contributes: as ``metrics`` to rounding, but at once."""
-    gaps = np.bincount(rows["bin"], rows["correct"] - rows["confidence"])
-    return {
-        "accuracy": float(rows["correct"].mean()),
-        "nll": float(rows["nll"].mean()),
-        "brier": float(rows["brier"].mean()),
-        "ece": float(np.abs(gaps).sum() / len(rows["bin"])),
-    }
+def metrics_from(rows: dict[str, np.ndarray], counts: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """The metrics (...,) of resamples that draw rows ``counts`` (..., n) times; of all rows without it.
+
+    As ``metrics`` to rounding, but at once. ECE is the sum over bins of |sum of gaps| / n.
+    """
+    gap, n = rows["correct"] - rows["confidence"], len(rows["bin"])
+    if counts is None:
+        counts, gaps = np.ones(n), np.bincount(rows["bin"], gap)
+    else:
+        gaps = counts @ (gap[:, None] * (rows["bin"][:, None] == np.arange(BINS)))
+    means = {name: counts @ rows[of] / n for name, of in MEANS.items()}
+    return {**means, "ece": np.abs(gaps).sum(-1) / n}
 
 
 def bin_numbers(confidence: np.ndarray) -> np.ndarray:

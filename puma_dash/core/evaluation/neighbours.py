@@ -56,7 +56,7 @@ def neighbours(engine: Engine, row: int, k: int = NEIGHBOURS, shown: int = 6) ->
     near = sizes - 2 * (vectors @ vectors[row])
     near[row] = np.inf
     labels = engine.project.train.targets.numpy(force=True)
-    alike = labels == labels[row]
+    alike = (labels == labels[row]).reshape(len(labels), -1).all(1)
 
     def nearest(candidates: NDArray[np.bool_] | None, count: int) -> NDArray[np.int64]:
         left = near if candidates is None else np.where(candidates, near, np.inf)
@@ -123,28 +123,18 @@ def suspicions(row: Row, classes: list[str]) -> list[tuple[str, str]]:
         row: what is known of it.
         classes: names.
     """
-    found = []
+    found = _duplicate(row.copies != row.label, "label")
     k = len(row.neighbours)
     share = np.bincount(row.neighbours, minlength=len(classes)) / max(k, 1)
     label, predicted = classes[row.label], classes[row.prediction]
     supporting = round(share[row.prediction] * k)
-    if len(row.copies):
-        others = int((row.copies != row.label).sum())
-        told = f", {others} of them with another label" if others else ", all with the same label"
-        have = "row has" if len(row.copies) == 1 else "rows have"
-        found.append(
-            (
-                "duplicate",
-                f"{len(row.copies)} other training {have} the identical input{told}.",
-            )
-        )
     wrong = row.prediction != row.label
     mislabelled = wrong and share[row.prediction] >= AGREE and share[row.label] <= FEW
     if mislabelled:
         found.append(
             (
                 "mislabelled",
-                f"labelled {label}, but the model says {predicted} ({row.confidence:.0%}) and so do "
+                f"labelled {label}, but the model says {predicted} ({100 * row.confidence:.0f} %) and so do "
                 f"{supporting} of its {k} nearest rows; {round(share[row.label] * k)} carry its label.",
             )
         )
@@ -152,8 +142,8 @@ def suspicions(row: Row, classes: list[str]) -> list[tuple[str, str]]:
         found.append(
             (
                 "over-confident",
-                f"the model is {row.confidence:.0%} sure of {predicted}, but only {supporting} of its {k} "
-                f"nearest rows carry that label.",
+                f"the model is {100 * row.confidence:.0f} % sure of {predicted}, but only {supporting} of "
+                f"its {k} nearest rows carry that label.",
             )
         )
     if k and not wrong and share[row.label] - row.confidence >= GAP:
@@ -161,18 +151,79 @@ def suspicions(row: Row, classes: list[str]) -> list[tuple[str, str]]:
             (
                 "under-confident",
                 f"{supporting} of its {k} nearest rows carry its label, {label}, but the model is only "
-                f"{row.confidence:.0%} sure of it.",
+                f"{100 * row.confidence:.0f} % sure of it.",
             )
         )
-    if k and row.distance > row.far:
-        times = f"{row.distance / row.usual:.1f} times" if row.usual > 0 else "farther than"
-        found.append(
-            (
-                "outlier",
-                f"its {k}th nearest row is {times} as far as is usual, farther than for 99% of the rows.",
+    return found + _outlier(row)
+
+
+class ValueRow(NamedTuple):
+    """What the suspicions about one row of a regression rest on."""
+
+    target: NDArray[np.float64]
+    """(k,) of its k outputs"""
+    prediction: NDArray[np.float64]
+    """(k,)"""
+    large: float
+    """The residual that 1 in 100 training rows exceeds, the mean size over the outputs."""
+    neighbours: NDArray[np.float64]
+    """(m, k) targets of the nearest rows"""
+    distance: float
+    """As in ``Row``."""
+    usual: float
+    far: float
+    copies: NDArray[np.float64]
+    """(d, k) targets of the other rows with the same input"""
+
+
+def suspicions_of_value(row: ValueRow) -> list[tuple[str, str]]:
+    """Kinds of trouble that ``row`` is suspected of, each with one sentence.
+
+    - duplicate and outlier: as in ``suspicions``;
+    - wrong target: the residual is larger than that of 99 % of the rows, and the median target of the k
+      nearest rows is at least twice as near to the prediction as to the target.
+
+    Args:
+        row: what is known of it.
+    """
+    found = _duplicate((row.copies != row.target).any(1), "target")
+    if len(row.neighbours):
+        middle = np.median(row.neighbours, axis=0)
+        apart = np.abs(row.prediction - row.target).mean()
+        near, off = (np.abs(middle - values).mean() for values in (row.prediction, row.target))
+        if apart > row.large and 2 * near <= off:
+            said, given, usual = (
+                ", ".join(f"{value:.4g}" for value in values)
+                for values in (row.prediction, row.target, middle)
             )
-        )
-    return found
+            found.append(
+                (
+                    "wrong target",
+                    f"its target is {given}, but the model says {said}, and the median of its "
+                    f"{len(row.neighbours)} nearest rows is {usual}; 99 % of the rows are fitted better.",
+                )
+            )
+    return found + _outlier(row)
+
+
+def _duplicate(others: NDArray[np.bool_], target: str) -> list[tuple[str, str]]:
+    """What to say of other rows with the same input; ``others`` (d,) have another label or target."""
+    if not len(others):
+        return []
+    told = (
+        f", {others.sum()} of them with another {target}" if others.any() else f", all with the same {target}"
+    )
+    have = "row has" if len(others) == 1 else "rows have"
+    return [("duplicate", f"{len(others)} other training {have} the identical input{told}.")]
+
+
+def _outlier(row: Row | ValueRow) -> list[tuple[str, str]]:
+    k = len(row.neighbours)
+    if not k or row.distance <= row.far:
+        return []
+    times = f"{row.distance / row.usual:.1f} times" if row.usual > 0 else "farther than"
+    told = f"its {k}th nearest row is {times} as far as is usual, farther than for 99 % of the rows."
+    return [("outlier", told)]
 
 
 def _compared(engine: Engine, k: int) -> tuple[NDArray[np.float32], NDArray[np.float32], str, float, float]:

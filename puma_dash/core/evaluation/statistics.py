@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 
-from puma_dash.core.evaluation.metrics import BINS, METRICS, per_row
+from puma_dash.core.evaluation.measures import Measures
 
 RESAMPLES = 2_000
 ROW_RESAMPLES = 500
@@ -14,48 +15,56 @@ BATCH_NUMBERS = 2**22
 
 
 def paired_intervals(
-    before: np.ndarray, after: np.ndarray, targets: np.ndarray, *, seed: int = 0, level: float = 0.95
+    before: np.ndarray,
+    after: np.ndarray,
+    targets: np.ndarray,
+    measures: Measures,
+    *,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
     """Percentile-bootstrap interval of the change of each metric, resampling rows of both models together.
 
     Args:
-        before: probabilities (n, c) of the first model.
-        after: probabilities (n, c) of the second model.
-        targets: class numbers (n,).
+        before: answers of the first model: probabilities (n, classes), or values (n, k).
+        after: those of the second model.
+        targets: class numbers (n,), or values (n, k).
+        measures: of the task.
         seed: of the resampling.
         level: coverage.
 
     Returns:
-        Metric -> (low, high) of after - before.
+        Metric -> (low, high) of after - before, NaN where it is not defined.
 
     References:
         Efron & Tibshirani (1993), An introduction to the bootstrap.
     """
-    from scipy.stats import bootstrap
+    from scipy.stats import DegenerateDataWarning, bootstrap
 
-    old, new = per_row(before, targets), per_row(after, targets)
-
+    old, new = (measures.per_row(answers, targets) for answers in (before, after))
     n = len(targets)
 
     def changes(index: np.ndarray, axis: int) -> np.ndarray:
         """Changes of every metric (metrics, resamples) for resampled rows (resamples, n)."""
         counts = times_drawn(index)
-        means = [counts @ (new[name] - old[name]) / n for name in ("correct", "nll", "brier")]
-        return np.stack([*means, resampled_ece(new, counts) - resampled_ece(old, counts)])
+        was, now = (measures.metrics_from(rows, counts) for rows in (old, new))
+        return np.stack([now[name] - was[name] for name in now])
 
-    result = bootstrap(
-        (np.arange(n),),
-        changes,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=max(1, BATCH_NUMBERS // n),
-        method="percentile",
-        confidence_level=level,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # a metric not defined has no interval
+        result = bootstrap(
+            (np.arange(n),),
+            changes,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=max(1, BATCH_NUMBERS // n),
+            method="percentile",
+            confidence_level=level,
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
     return {
         name: (float(low), float(high))
-        for name, low, high in zip(METRICS, result.low, result.high, strict=True)
+        for name, low, high in zip(measures.metrics_from(new), result.low, result.high, strict=True)
     }
 
 
@@ -65,12 +74,6 @@ def times_drawn(index: np.ndarray) -> np.ndarray:
     drawn = index.astype(np.int64).reshape(-1, n)
     counts = np.stack([np.bincount(rows, minlength=n) for rows in drawn])
     return counts.reshape(index.shape).astype(np.float64)
-
-
-def resampled_ece(rows: dict[str, np.ndarray], counts: np.ndarray) -> np.ndarray:
-    """ECE (...,) of resamples that draw rows ``counts`` (..., n) times: sum over bins |sum of gaps| / n."""
-    gaps = (rows["correct"] - rows["confidence"])[:, None] * (rows["bin"][:, None] == np.arange(BINS))
-    return np.abs(counts @ gaps).sum(-1) / counts.shape[-1]
 
 
 def row_draws(

@@ -36,7 +36,6 @@ from torch import Tensor
 from puma_dash.core.criteria import Criterion, resolve_criterion
 from puma_dash.core.curvature import ConjugateGradient, Curvature, inverse_of, settled
 from puma_dash.core.engine import DOUBLE_LIMIT, Engine, engine_of
-from puma_dash.core.objective import SquaredError
 from puma_dash.core.plan import PatchPlan
 from puma_dash.core.types import Project, ProjectError, Selection, row_array
 from puma_dash.core.unlearning import Retrain
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from puma_dash.core.engine import CancelEvent, Progress
-    from puma_dash.core.objective import Loss
 
 LARGEST_MODEL, MOST_ROWS = DOUBLE_LIMIT, 5_000
 ITERATIONS = 2_000
@@ -93,7 +91,7 @@ def decompose(
     project: Project,
     rows: Iterable[int] | Selection | np.ndarray,
     *,
-    criterion: str | Criterion = "cross_entropy",
+    criterion: str | Criterion | None = None,
     curvature: str | Curvature = "auto",
     seed: int = 0,
     device: str | None = None,
@@ -105,7 +103,8 @@ def decompose(
     Args:
         project: a small model and its data.
         rows: training rows.
-        criterion: a key of ``CRITERIA`` or an instance; lower is better.
+        criterion: a key of ``CRITERIA`` or an instance; lower is better. None is "cross_entropy", and for a
+            regression "squared_error".
         curvature: a key of ``CURVATURES`` or an instance, whose influence is judged.
         seed: of retraining from scratch.
         device: None stands for the CPU, where small models are computed in float64.
@@ -119,7 +118,7 @@ def decompose(
 
     plan = PatchPlan(remove=tuple(row_array(rows).tolist()))
     check_plan_for(project, plan)
-    target = resolve_criterion(criterion)
+    target = resolve_criterion(criterion or project.task.criterion)
     engine = engine_of(project, device or "cpu", progress, cancel)
     _check_size(engine)
     start = time.perf_counter()
@@ -136,7 +135,7 @@ def decompose(
         return w @ engine.loss(z, train.targets) / engine.n
 
     def bregman(z: Tensor) -> Tensor:
-        held = a @ engine.loss.divergence(reference, z)
+        held = a @ engine.loss.divergence(reference, z, train.targets)
         return (held - (a - w) @ engine.loss(z, train.targets)) / engine.n
 
     retraining = Retrain()(engine, plan, curvature, seed)
@@ -155,7 +154,7 @@ def decompose(
     for judge, (theta, left) in zip((fresh, *[engine] * 5), found, strict=True):
         distance = float((theta - engine.theta).norm())
         rows_of_stages.append((judge.criterion(target, theta, data=data) - before, distance, left))
-        answers.append(_answers(judge.outputs(data, theta), engine.loss))
+        answers.append(engine.loss.answers(judge.outputs(data, theta)))  # logits may be shifted
     stages = pd.DataFrame(rows_of_stages, index=list(STAGES), columns=["change", "distance", "left"])
     terms = pd.DataFrame(
         {
@@ -227,11 +226,6 @@ def minimise(
             "try removing fewer rows, or a larger damping."
         )
     return torch.as_tensor(found.x).to(org), float(np.abs(found.jac).max() / steepest)
-
-
-def _answers(outputs: Tensor, loss: Loss) -> Tensor:
-    """What can be compared between models: probabilities (logits may be shifted), or real values."""
-    return outputs if isinstance(loss, SquaredError) else loss.probabilities(outputs)
 
 
 def _check_size(engine: Engine) -> None:

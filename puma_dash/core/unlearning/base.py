@@ -15,13 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from puma_dash.core.curvature.influence import influences_of
+from puma_dash.core.task import REGRESSION
 from puma_dash.core.types import ProjectError, listing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from puma_dash.core.criteria import Criterion
     from puma_dash.core.curvature import Inverse
     from puma_dash.core.engine import Engine
-    from puma_dash.core.plan import PatchPlan
+    from puma_dash.core.plan import Label, PatchPlan
     from puma_dash.core.types import Project
 
 
@@ -109,15 +112,34 @@ def check_plan_for(project: Project, plan: PatchPlan) -> None:
             f"expected rows that take part in training, but rows {listing(gone_before)} have weight 0: an "
             "earlier version removed them; try leaving them out of the plan."
         )
-    targets, names = project.train.targets.numpy(force=True), project.class_names or ()
-    if targets.ndim > 1:
-        if len(plan.remove) == n:
-            raise ProjectError("expected rows to remain, but the plan removes all of them.")
-        if plan.relabel:
-            raise ProjectError(
-                "expected a classification project for relabel, but its targets are real values."
-            )
-        return
+    weighs = np.ones(n, dtype=bool) if weights is None else weights.numpy(force=True) > 0
+    if project.task is REGRESSION:
+        _check_values(plan, project.train.targets, weighs)
+    else:
+        _check_classes(plan, project.train.targets.numpy(force=True), weighs, project.classes)
+
+
+def _check_values(plan: PatchPlan, targets: Tensor, weighs: np.ndarray) -> None:
+    """Of a regression with ``targets`` (n, k); ``weighs`` (n,) says which rows take part so far."""
+    k = targets.shape[1]
+    for row, value in plan.relabel.items():
+        given = value if isinstance(value, tuple) else (value,)
+        plain = all(isinstance(v, int | float) and not isinstance(v, bool) for v in given)
+        if len(given) != k or not plain or not np.isfinite(given).all():
+            values = "a finite number" if k == 1 else f"{k} finite numbers"
+            raise ProjectError(f"expected {values} as the new target of row {row}, but got {value!r}.")
+    same = (relabelled(targets, plan.relabel) == targets).all(1)
+    unchanged = [row for row in plan.relabel if same[row]]
+    if unchanged:
+        raise ProjectError(
+            f"expected new targets, but rows {listing(unchanged)} already have the target given."
+        )
+    if len(plan.remove) == weighs.sum():
+        raise ProjectError("expected rows to remain, but the plan removes all of them.")
+
+
+def _check_classes(plan: PatchPlan, targets: np.ndarray, weighs: np.ndarray, names: tuple[str, ...]) -> None:
+    """Of a classifier with ``targets`` (n,); ``weighs`` (n,) says which rows take part so far."""
     for row, label in plan.relabel.items():
         if isinstance(label, bool) or not isinstance(label, int | np.integer) or not 0 <= label < len(names):
             raise ProjectError(
@@ -128,11 +150,7 @@ def check_plan_for(project: Project, plan: PatchPlan) -> None:
         raise ProjectError(
             f"expected new labels, but rows {listing(unchanged)} already have the label given."
         )
-    weighs = (
-        np.ones(n, dtype=bool)
-        if project.train.weights is None
-        else project.train.weights.numpy(force=True) > 0
-    )
+    weighs = weighs.copy()
     counts = np.bincount(targets[weighs], minlength=len(names))
     after = targets.copy()
     after[list(plan.relabel)] = list(plan.relabel.values())
@@ -146,6 +164,15 @@ def check_plan_for(project: Project, plan: PatchPlan) -> None:
         )
 
 
+def relabelled(targets: Tensor, relabel: Mapping[int, Label]) -> Tensor:
+    """A copy of ``targets`` (n,) or (n, k) with the new ones of the rows that ``relabel`` names."""
+    found = targets.clone()
+    if relabel:
+        new = torch.tensor(list(relabel.values()), dtype=found.dtype, device=found.device)
+        found[torch.tensor(list(relabel))] = new.reshape(len(new), *found.shape[1:])
+    return found
+
+
 def chosen_change(engine: Engine, plan: PatchPlan) -> Change:
     """The removals, up-weights and relabels of ``plan``."""
     own = engine.split("train").targets
@@ -155,7 +182,7 @@ def chosen_change(engine: Engine, plan: PatchPlan) -> Change:
     index = torch.tensor(rows, dtype=torch.long)
     targets = own[index.to(engine.device)].clone()
     if plan.relabel:
-        targets[-len(plan.relabel) :] = torch.tensor(list(plan.relabel.values()), device=engine.device)
+        targets[-len(plan.relabel) :] = relabelled(own, plan.relabel)[torch.tensor(list(plan.relabel))]
     return Change(index, targets, torch.tensor(e, dtype=engine.dtype, device=engine.device))
 
 

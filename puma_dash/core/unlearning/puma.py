@@ -32,7 +32,7 @@ from puma_dash.core.unlearning.base import (
     influences,
     training_weights,
 )
-from puma_dash.core.unlearning.steps import OBJECTIVES, check_intent, relinearise
+from puma_dash.core.unlearning.steps import OBJECTIVES, relinearise
 
 if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
@@ -87,7 +87,6 @@ class Puma(Described):
         Where the whole strength measures worse than forecast, the compensation is first asked for that much
         more; only then is the strength halved.
         """
-        check_intent(engine, plan.intent)
         inverse = inverse_of(engine, curvature)
         known = influences(engine, tuple(resolve_criterion(hold) for hold in plan.hold), inverse)
         rails = Rails.of(engine, plan, known.criteria)

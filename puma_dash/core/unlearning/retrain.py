@@ -11,7 +11,7 @@ import torch
 from puma_dash.core.registry import Described
 from puma_dash.core.training import AdamRecipe, fresh
 from puma_dash.core.types import ProjectError
-from puma_dash.core.unlearning.base import Update, chosen_change, training_weights
+from puma_dash.core.unlearning.base import Update, chosen_change, relabelled, training_weights
 
 if TYPE_CHECKING:
     from puma_dash.core.curvature import Curvature
@@ -35,9 +35,7 @@ class Retrain(Described):
             )
         project = engine.project
         weights = training_weights(engine, chosen_change(engine, plan))
-        targets = project.train.targets.clone()
-        if plan.relabel:
-            targets[list(plan.relabel)] = torch.tensor(list(plan.relabel.values()))
+        targets = relabelled(project.train.targets, plan.relabel)
         trainer = project.trainer or AdamRecipe(engine.loss)
         extra = {}
         if isinstance(trainer, AdamRecipe):

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from puma_dash.core.curvature import CURVATURES, Curvature
+from puma_dash.core.objective import ignorance
 from puma_dash.core.registry import resolve
-from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 ARMIJO = 1e-4
 SHORTENINGS = 8
 FORGOTTEN = 2.0
-"""A removed row is pushed no further once its loss has risen by this many times log(classes)."""
+"""A removed row is pushed no further once its loss has risen by this many times what a model that knows
+nothing loses on average."""
 
 
 class Objective(Protocol):
@@ -61,9 +62,9 @@ class Reweighted:
         """The sum, in which removed rows count up to ``FORGOTTEN`` above their loss now."""
         if not len(change.rows):
             return cls(engine, change, strength, change.e)
-        room = FORGOTTEN * math.log(max(len(engine.project.class_names or ()), 2))
-        weights = engine.split("train").weights
-        own = 1.0 if weights is None else weights[change.rows.to(engine.device)]
+        train = engine.split("train")
+        room = FORGOTTEN * ignorance(engine.loss, train.targets, len(engine.project.classes))
+        own = 1.0 if train.weights is None else train.weights[change.rows.to(engine.device)]
         ceiling = engine.losses(change.rows, targets=change.targets) + room * own
         return cls(
             engine, change, strength, torch.where(change.e < 0, ceiling, torch.full_like(ceiling, math.inf))
@@ -141,6 +142,8 @@ class Forget:
     """(m,) the rows that stay"""
     reference: Tensor
     """(m, c) their outputs at theta_org"""
+    targets: Tensor
+    """(m,) their targets"""
     weights: Tensor
     """(m,) their training weights a_j"""
     proximity: float
@@ -151,25 +154,26 @@ class Forget:
         stays = torch.ones(engine.n, dtype=torch.bool)
         stays[change.rows[(change.e < 0).cpu()]] = False
         retained = stays.nonzero().ravel()
-        weights = engine.split("train").weights
+        train, here = engine.split("train"), stays.to(engine.device)
         return cls(
             engine,
             Reweighted.of(engine, change, strength),
             retained,
-            engine.training_outputs[stays.to(engine.device)],
-            engine.theta.new_ones(len(retained)) if weights is None else weights[stays.to(weights.device)],
+            engine.training_outputs[here],
+            train.targets[here],
+            engine.theta.new_ones(len(retained)) if train.weights is None else train.weights[here],
             engine.weight_decay + damping,
         )
 
     def at(self, theta: Tensor, gradient: bool) -> tuple[float, Tensor]:
         """Q and its gradient (p,)."""
         engine, move = self.engine, theta - self.engine.theta
-        held, slope = engine.total(
-            lambda outputs, part: self.weights[part] * engine.loss.divergence(self.reference[part], outputs),
-            self.retained,
-            theta=theta,
-            gradient=gradient,
-        )
+
+        def divergence(outputs: Tensor, part: slice) -> Tensor:
+            found = engine.loss.divergence(self.reference[part], outputs, self.targets[part])
+            return self.weights[part] * found
+
+        held, slope = engine.total(divergence, self.retained, theta=theta, gradient=gradient)
         more, more_slope = self.changed.at(theta, gradient)
         value = held / engine.n + self.proximity / 2 * float(move @ move) + more
         return value, slope / engine.n + self.proximity * move + more_slope if gradient else slope
@@ -222,12 +226,3 @@ def relinearise(
         theta, value, gradient = theta + length * direction, candidate, ahead
         lengths.append(length)
     return theta, lengths, residual
-
-
-def check_intent(engine: Engine, intent: str) -> None:
-    """Refuses to forget where losses have no scale of their own."""
-    if intent == "forget" and engine.project.train.targets.ndim > 1:
-        raise ProjectError(
-            'expected a classification project for intent="forget", but its targets are real values; '
-            'try intent="unseen".'
-        )

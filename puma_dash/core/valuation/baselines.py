@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NegativeLoss(Described):
-    """-l_j: rows the model fits badly come first. Hard to beat at finding wrong labels."""
+    """-l_j: rows the model fits badly come first. Hard to beat at finding wrong labels.
+
+    l_j is the plain loss: with class weights the rows of heavy classes would come first.
+    """
 
     label = "training loss, negated"
     reference = "Northcutt, Jiang & Chuang (2021), Confident learning"
@@ -28,7 +31,7 @@ class NegativeLoss(Described):
         self, engine: Engine, criterion: Criterion, curvature: str | Curvature
     ) -> tuple[Tensor, dict[str, Any]]:
         """Minus the training losses (n,), in nats or squared target units."""
-        return -engine.loss(engine.outputs("train"), engine.split("train").targets), {}
+        return -engine.loss.plain(engine.outputs("train"), engine.split("train").targets), {}
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def corrected_psi(engine: Engine, form: Form, direction: Tensor) -> Tensor:
     _, moved = engine.pushforward(train, direction)  # J_j B^-1 grad C, (n, c)
 
     def removed(part: slice, outputs: Tensor, own: Tensor, curved: Tensor) -> Tensor:
-        v = slopes(engine, train, outputs, part).to(own)
+        v = slopes(engine.loss, train, outputs, part).to(own)
         eye = torch.eye(own.shape[-1]).to(own)
         return (moved[part].to(own) * torch.linalg.solve(eye - curved @ own, v)).sum(1)
 
@@ -101,7 +101,7 @@ def over_own(engine: Engine, form: Form, index: Tensor, work: Callable[..., Tens
         outputs = recording.outputs.detach()
         units = torch.eye(c).to(outputs)[:, None].expand(c, len(outputs), c)
         own = form.blocks([stream.pulled(recording, unit) for unit in units], index[part])
-        root = engine.loss.hessian_root(outputs).to(own)
+        root = engine.loss.hessian_root(outputs, chosen.targets[part]).to(own)
         curved = stream.weighted(root @ root.transpose(1, 2), part) / engine.n
         if form.apart:
             own = torch.linalg.solve(torch.eye(c).to(own) + own @ curved, own)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from puma_dash.core.types import ProjectError, Split, listing
 if TYPE_CHECKING:
     from puma_dash.core.curvature import Curvature
     from puma_dash.core.engine import CancelEvent, Engine, Progress
+    from puma_dash.core.objective import Loss
     from puma_dash.core.types import Project
 
 SOLVED = 32
@@ -39,7 +40,7 @@ def pairwise_influence(
 ) -> NDArray[np.float64]:
     """I[t, i] = grad l_t^T B^-1 (a_i grad l_i) (m_evaluation, m_train), in the unit and sign of psi.
 
-    I[t, i] < 0 says that training row i harms evaluation row t: removing i changes l_t, the training loss on
+    I[t, i] < 0 says that training row i harms evaluation row t: removing i changes l_t, the plain loss on
     row t, by about I[t, i] / n. The mean over all evaluation rows is psi of the mean loss. With at most
     ``SOLVED`` rows on one side those are solved for, as exactly as ``curvature`` is, and the other side takes
     one forward-mode pass for each. With more on both sides the dense B gives exact values too; without one
@@ -63,11 +64,12 @@ def pairwise_influence(
         ProjectError: no such rows, or (many rows on both sides) parameters without gradients by row.
     """
     engine = engine_of(project, device, progress, cancel, parameters)
-    evaluation = _rows(engine, split, evaluation_rows)
-    evaluation = Split(evaluation.inputs, evaluation.targets)  # its weights play no part
-    train = _rows(engine, "train", train_rows)
-    if min(len(evaluation), len(train)) <= SOLVED:
-        few = evaluation if len(evaluation) <= len(train) else train
+    judged = _rows(engine, split, evaluation_rows)
+    # As in criteria, weights of rows and classes play no part there.
+    evaluation = Side(Split(judged.inputs, judged.targets), engine.loss.plain)
+    train = Side(_rows(engine, "train", train_rows), engine.loss)
+    if min(len(evaluation.rows), len(train.rows)) <= SOLVED:
+        few = evaluation if len(evaluation.rows) <= len(train.rows) else train
         many = train if few is evaluation else evaluation
         solution = inverse_of(engine, curvature)(_gradients(engine, few))
         found = torch.stack([_along(engine, many, x) for x in solution.x])
@@ -77,23 +79,34 @@ def pairwise_influence(
     return found.double().numpy(force=True)
 
 
-def _gradients(engine: Engine, rows: Split) -> Tensor:
+class Side(NamedTuple):
+    """Rows on one side of the pairs, and the loss that is meant there."""
+
+    rows: Split
+    loss: Loss
+
+
+def _gradients(engine: Engine, side: Side) -> Tensor:
     """a_i grad l_i (k, p) of a few rows, by a backward pass each: any model can do that."""
-    v = slopes(engine, rows, engine.outputs(rows))
+    rows = side.rows
+    v = slopes(side.loss, rows, engine.outputs(rows))
     return torch.stack([engine.vjp(rows.inputs[i : i + 1], v[i : i + 1]) for i in range(len(rows))])
 
 
-def _along(engine: Engine, rows: Split, direction: Tensor) -> Tensor:
+def _along(engine: Engine, side: Side, direction: Tensor) -> Tensor:
     """Derivatives (m,) of the rows' a_i l_i along ``direction`` (p,)."""
-    outputs, moved = engine.pushforward(rows, direction)
-    return (slopes(engine, rows, outputs) * moved).sum(1)
+    outputs, moved = engine.pushforward(side.rows, direction)
+    return (slopes(side.loss, side.rows, outputs) * moved).sum(1)
 
 
 def _by_grams(
-    engine: Engine, evaluation: Split, train: Split, curvature: str | Curvature, sampled: int | None
+    engine: Engine, evaluation: Side, train: Side, curvature: str | Curvature, sampled: int | None
 ) -> Tensor:
     form = form_of(engine, curvature, sampled)
-    lefts, rights = Stream(engine, evaluation), Stream(engine, train, message="Pairwise influence")
+    lefts, rights = (
+        Stream(engine, side.rows, message="Pairwise influence", loss=side.loss)
+        for side in (evaluation, train)
+    )
 
     def against(part: slice) -> Tensor:
         left = lefts.gradients(part)

@@ -82,7 +82,8 @@ def self_influence(engine: Engine, form: Form) -> Tensor:
         found = form.blocks([stream.pulled(recording, v)], rows)[:, 0, 0]
         if not form.apart:
             return found
-        curved = stream.weighted(engine.loss.hessian_product(outputs, v), part) / engine.n
+        labels = stream.split.targets[part]
+        curved = stream.weighted(engine.loss.hessian_product(outputs, labels, v), part) / engine.n
         size = v.square().sum(1).clamp_min(torch.finfo(v.dtype).tiny)
         return found / (1 + found * ((curved * v).sum(1) / size / size).to(found))
 
