@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from playwright.sync_api import Error
+from playwright.sync_api import Error, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,7 +85,8 @@ def stop_group(process, ends=ENDS):
 def wait_until_idle(page, timeout=60_000):
     """Returns once the page's script has not run for a third of a second.
 
-    That long because a click sets the script running only when the server has heard of it.
+    That long because a click sets the script running only when the server has heard of it; on a slow machine
+    that takes longer, so what a click brings about is better waited for.
     """
     page.evaluate("delete window.idleSince")
     page.wait_for_function(
@@ -96,6 +97,24 @@ def wait_until_idle(page, timeout=60_000):
         }""",
         timeout=timeout,
     )
+
+
+def metric(page, label):
+    """The number under a metric's label, as it is shown."""
+    return page.get_by_test_id("stMetric").filter(has_text=label).get_by_test_id("stMetricValue")
+
+
+def expect_count(page, label, number):
+    """Returns once that number is under a metric's label, and the page at rest."""
+    expect(metric(page, label)).to_have_text(f"{number:,}")
+    wait_until_idle(page)
+
+
+def changed_count(page, label, before):
+    """The number under a metric's label once it is another than before, and the page at rest."""
+    expect(metric(page, label)).not_to_have_text(f"{before:,}")
+    wait_until_idle(page)
+    return int(metric(page, label).inner_text().replace(",", ""))
 
 
 def settled_box(target, seconds=30):

@@ -5,8 +5,7 @@ import signal
 
 from playwright.sync_api import expect
 
-from tests.browser.helpers import free_port, serving, wait_until_idle
-from tests.browser.test_golden_path import count
+from tests.browser.helpers import expect_count, free_port, serving, wait_until_idle
 
 
 def begin(page, url):
@@ -16,9 +15,9 @@ def begin(page, url):
     expect(page.locator(".nsewdrag").first).to_be_visible(timeout=120_000)
     wait_until_idle(page)
     page.get_by_role("button", name="50 most harmful").click()
-    wait_until_idle(page)
+    expect_count(page, "Selected", 50)
     page.get_by_role("button", name="Mark remove").click()
-    wait_until_idle(page)
+    expect_count(page, "Marked", 50)
     page.get_by_role("combobox", name=re.compile("Colour by")).click()
     page.get_by_role("option", name="label", exact=True).click()
     expect(page.get_by_text("600 training rows by label")).to_be_visible()
@@ -30,15 +29,14 @@ def all_is_there(page):
     """Whether the page, the selection, the marks and the view are those of `begin`, and clicks are heard."""
     expect(page.get_by_role("heading", name="Explore")).to_be_visible(timeout=60_000)
     expect(page.get_by_text("600 training rows by label")).to_be_visible(timeout=60_000)
-    wait_until_idle(page)
-    assert count(page, "Selected") == count(page, "Marked") == 50
+    expect_count(page, "Selected", 50)
+    expect_count(page, "Marked", 50)
     expect(page.get_by_role("radio", name="add")).to_be_checked()
     for key, marked in (("undo", 0), ("redo", 50)):
         page.get_by_test_id("stMain").get_by_role("button").filter(
             has=page.get_by_text(key, exact=True)
         ).click()
-        wait_until_idle(page)
-        assert count(page, "Marked") == marked
+        expect_count(page, "Marked", marked)
 
 
 def test_a_dropped_socket_loses_nothing(page, server):
