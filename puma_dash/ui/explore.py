@@ -147,18 +147,17 @@ class Colouring:
     criterion: str | dict[str, Any] | None = None
     values: np.ndarray | None = None
     categories: Sequence[str] | None = None
-    title: str = "psi"
 
     @property
     def sequential(self) -> bool:
         """Whether the values run from low to high, with no zero in between that means something."""
         return self.criterion is None and self.categories is None
 
-    def load(self) -> tuple[np.ndarray | None, Sequence[str] | None, str]:
-        """Values or codes (n,), their categories, title of the scale; no values where not computed."""
+    def load(self) -> tuple[np.ndarray | None, Sequence[str] | None]:
+        """Values or codes (n,) and their categories; no values where not computed."""
         if self.criterion is None:
-            return self.values, self.categories, self.title
-        return psi_of(self.rows.here, self.criterion), None, "psi"
+            return self.values, self.categories
+        return psi_of(self.rows.here, self.criterion), None
 
 
 def psi_of(here: Context, criterion: str | dict[str, Any]) -> np.ndarray | None:
@@ -225,11 +224,10 @@ def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
             f"psi of {asked.params['label']}", Colouring(rows, criterion=asked.params["criterion"])
         )
     for name, field in rows.answers.fields().items():
-        values = np.asarray(field.values)
-        found[name] = Colouring(rows, values=values, categories=field.categories, title=name)
-    found["loss"] = Colouring(rows, values=rows.loss, title="loss")
+        found[name] = Colouring(rows, values=np.asarray(field.values), categories=field.categories)
+    found["loss"] = Colouring(rows, values=rows.loss)
     for name, (values, categories) in rows.columns.items():
-        found[name] = Colouring(rows, values=values, categories=categories, title=name)
+        found[name] = Colouring(rows, values=values, categories=categories)
     return found
 
 
