@@ -199,7 +199,7 @@ def relabels(project: Project, rows: np.ndarray, label: str) -> dict[int, Any]:
     from puma_dash.core.task import CLASSIFICATION
     from puma_dash.core.types import ProjectError
 
-    targets, classes = project.train.targets[rows].numpy(force=True), project.task is CLASSIFICATION
+    targets, classes = project.train.targets.numpy(force=True)[rows], project.task is CLASSIFICATION
     new: Any
     if label == PREDICTION and label not in project.classes:
         engine = engine_of(project)

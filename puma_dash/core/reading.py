@@ -151,7 +151,7 @@ def _rows(frame: pd.DataFrame, n: int, ids: Ids | None, file: str) -> np.ndarray
     """The training row (m,) of each line, or None where no column says it."""
     import pandas as pd
 
-    key = next((name for name in (ids.name, "id") if name in frame), None) if ids is not None else None
+    key = _key(frame, ids)
     if ROW in frame:
         numbers = _numbers(frame[ROW])
         odd = numbers != np.floor(numbers)  # nan != nan
@@ -173,6 +173,11 @@ def _rows(frame: pd.DataFrame, n: int, ids: Ids | None, file: str) -> np.ndarray
                 f"expected values of {ids.name} that the training rows have, but in {file} there are "
                 f"{listing(map(str, frame[key][rows < 0]))}; try the file of this project's own rows."
             )
+    elif key is not None:
+        raise ProjectError(
+            f"expected a column {ROW} in {file}, since this project's rows have no names, but it names them "
+            f"by {key}; try without that column if there is one line per training row, in their order."
+        )
     else:
         return None
     numbers, times = np.unique(rows, return_counts=True)
@@ -189,6 +194,16 @@ def _rows(frame: pd.DataFrame, n: int, ids: Ids | None, file: str) -> np.ndarray
                 f"{listing(rows[moved].tolist())}: it was written for other data; try without one of the two."
             )
     return rows
+
+
+def _key(frame: pd.DataFrame, ids: Ids | None) -> str | None:
+    """The column that names the rows: called so, or without row numbers the one with texts like the ids."""
+    named = [name for name in (ids.name, "id") if name in frame] if ids is not None else []
+    if named or ROW in frame or len(frame.columns) == 1:
+        return named[0] if named else None
+    texts = {name: id_texts(frame[name]) for name in frame if frame[name].dtype.kind == "O"}
+    names = [name for name, found in texts.items() if len(set(found)) == len(found)]
+    return max(names, key=lambda name: np.isin(texts[name], ids.values).sum() if ids else 0, default=None)
 
 
 def _numbers(column: pd.Series) -> np.ndarray:

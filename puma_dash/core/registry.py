@@ -120,9 +120,11 @@ def parsed(registry: Mapping[str, Any], text: str, kind: str) -> Any:
     kind_of = type(resolve(registry, name.strip(), kind))
     try:
         call = ast.parse(text.strip(), mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
             raise ValueError("settings have names")
         settings = {str(setting.arg): ast.literal_eval(setting.value) for setting in call.keywords}
+        if len(settings) < len(call.keywords):
+            raise ValueError("a setting comes twice")
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise ProjectError(
             f"expected a {kind} such as {name}(setting=value), values as Python writes them, but got "
