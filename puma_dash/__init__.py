@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from puma_dash.core.loaders import LOADERS
     from puma_dash.core.objective import LOSSES, BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
     from puma_dash.core.plan import PatchPlan
+    from puma_dash.core.reading import read_rows, read_scores
+    from puma_dash.core.saved import read_patch
     from puma_dash.core.training import AdamRecipe
     from puma_dash.core.types import (
         Cancelled,
@@ -94,6 +96,8 @@ _HOMES = {
         "SquaredError",
     ),
     "puma_dash.core.loaders": ("LOADERS",),
+    "puma_dash.core.reading": ("read_rows", "read_scores"),
+    "puma_dash.core.saved": ("read_patch",),
     "puma_dash.core.training": ("AdamRecipe",),
     "puma_dash.core.plan": ("PatchPlan",),
     "puma_dash.core.types": (
@@ -175,6 +179,9 @@ __all__ = [
     "pairwise_influence",
     "patch",
     "predicted_change",
+    "read_patch",
+    "read_rows",
+    "read_scores",
     "report",
     "value",
     "values",

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import hashlib
 import inspect
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -240,6 +241,16 @@ class Valuation:
         """The ``k`` row numbers with the lowest scores, lowest first."""
         return np.argsort(self.scores, kind="stable")[: max(0, int(k))]
 
+    def save(self, path: str | Path, project: Project | None = None) -> None:
+        """Writes a line per training row as CSV, Parquet or JSON: row, id where ``project`` has ids, score.
+
+        ``puma.read_scores`` reads it back.
+        """
+        from puma_dash.core.saved import scores_table, write_table
+
+        told = {"criterion": self.criterion, "method": self.method, "project": self.fingerprint}
+        write_table(path, scores_table(self, project), told)
+
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
@@ -294,11 +305,23 @@ class Patch:
         return doubtful(self.predicted, self.measured)
 
     def save(self, path: str | Path) -> None:
-        """Writes the patched model's state dict as safetensors."""
+        """Writes the patched model's state dict as safetensors; ``puma.read_patch`` reads all of it back."""
         from safetensors.torch import save_file
 
+        from puma_dash.core.records import plain, plan_record
+
+        record = {
+            "plan": plan_record(self.plan),
+            "weights": self.weights.tolist(),
+            "predicted": self.predicted,
+            "measured": self.measured,
+            "strength": self.strength,
+            "seconds": self.seconds,
+            "diagnostics": plain(self.diagnostics),
+        }
         state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
-        save_file(state, str(path), metadata={"project": self.fingerprint})
+        told = {"project": self.fingerprint, "patch": json.dumps(record)}
+        save_file(state, str(path), metadata=told)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ from puma_dash.core.embedding import Columns, Pca, resolve_embedding
 from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device, engine_of
 from puma_dash.core.evaluation.health import health
 from puma_dash.core.evaluation.regions import decision_regions, is_flat
+from puma_dash.core.records import criterion_of, criterion_record, plain, plan_of
 from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.core.unlearning.estimate import patch_estimate
@@ -38,16 +39,7 @@ from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.ledger import Ledger
 from puma_dash.workspace.overview import annotations_digest, overview_of, rows_of_split
 from puma_dash.workspace.provenance import patch_anew, provenance, state, use_threads
-from puma_dash.workspace.records import (
-    comparison_arrays,
-    comparison_record,
-    criterion_of,
-    criterion_record,
-    patch_record,
-    plain,
-    plan_of,
-    table,
-)
+from puma_dash.workspace.records import comparison_arrays, comparison_record, patch_record, table
 from puma_dash.workspace.store import Store, home, key
 from puma_dash.workspace.story import story_of
 
