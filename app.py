@@ -5,10 +5,7 @@ import streamlit as st
 from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.panels import plain_number, preparing
 from puma_dash.ui.state import Context, ledger, open_context, sources
-from puma_dash.ui.text import DEMOS, PSI_SENTENCE, escape
-
-SHORT = {"accuracy": "accuracy", "ece": "ECE"}
-"""What metrics are called inside a sentence, where that is not their label."""
+from puma_dash.ui.text import DEMOS, METRICS, PSI_SENTENCE, escape, percent
 
 
 def main() -> None:
@@ -38,14 +35,12 @@ def opened(here: Context) -> None:
     st.subheader(escape(info["name"]))
     rows = info["rows"]
     with st.container(border=True):
-        columns = st.columns(4)
-        columns[0].metric("Training rows", f"{rows['train']:,}")
-        for column, name in zip(columns[1:], here.task.headline, strict=True):
-            metric, value = here.task.metrics[name], info["metrics"][name]
-            shown = f"{value:.1%}" if name == "accuracy" else plain_number(value)
-            shown += " nats" * (metric.unit == "nats")
-            told = f"{metric.label}, {metric.unit}; n = {rows['validation']:,}"
-            column.metric(f"Validation {SHORT.get(name, metric.label)}", shown, help=told)
+        with st.container(horizontal=True, gap="large"):
+            st.metric("Training rows", f"{rows['train']:,}", width="content")
+            for name in here.task.headline:
+                value, shown = info["metrics"][name], percent if name == "accuracy" else plain_number
+                st.metric(METRICS[name], shown(value), width="content")
+        st.caption(f"Metrics on validation, n = {rows['validation']:,}.")
         st.markdown(
             f":material/check_circle: **Data** {rows['train']:,} training, {rows['validation']:,} "
             f"validation, {rows['test']:,} test rows  \n"

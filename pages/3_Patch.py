@@ -57,7 +57,7 @@ def main() -> None:
             st.switch_page("pages/4_Compare.py", query_params=here.query)
         if state.live:
             return
-    left, right = st.columns([1.35, 1], gap="large")
+    left, right = st.columns([1.35, 1], gap="medium")
     with left:
         impossible = warned(here, rows, draft)
         review(here, rows, draft)
@@ -119,21 +119,19 @@ def review(here: Context, rows: Rows, draft: Draft) -> None:
             picked = chosen[[row for row in event["selection"]["rows"] if row < len(chosen)]]
             shown = f"{len(chosen):,} of {len(marked):,} rows, "
             st.caption(f"{shown}most harmful first. Tick rows to take them out.")
-            some, every = st.columns(2)
-            if some.button(
+            buttons = st.container(horizontal=True)
+            if buttons.button(
                 f"Unmark {len(picked):,} ticked",
                 key=f"unmark-{name}",
                 icon=":material/close:",
-                width="stretch",
                 disabled=not len(picked),
             ):
                 here.edit(lambda draft, picked=picked: draft.unmarking(picked))
                 st.rerun()
-            if every.button(
+            if buttons.button(
                 f"Unmark all {len(marked):,}",
                 key=f"discard-{name}",
                 icon=":material/clear_all:",
-                width="stretch",
             ):
                 here.edit(lambda draft, marked=marked: draft.unmarking(marked))
                 st.rerun()

@@ -328,7 +328,8 @@ class Patch:
 class Comparison:
     """Before and after on one split.
 
-    ``metrics``: one row per metric with before, after, change and the interval (low, high) of the change;
+    ``metrics``: one row per metric, and of classes per gap between the ``groups`` of the data, with before,
+    after, change and the interval (low, high) of the change;
     ``verdicts``: one row for the error rate (of values: the absolute error) and for each held criterion;
     ``per_group``: accuracy (RMSE) of each group of rows that the data name; ``marked``: loss and accuracy on
     the rows touched, with ``marked_rows`` one by one.

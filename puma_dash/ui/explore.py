@@ -147,7 +147,6 @@ class Colouring:
     criterion: str | dict[str, Any] | None = None
     values: np.ndarray | None = None
     categories: Sequence[str] | None = None
-    title: str = "psi"
     key: str = ""
     """Of the cache entry, where the values may change under one name."""
 
@@ -159,11 +158,11 @@ class Colouring:
             return bool(self.values.min() >= 0 or self.values.max() <= 0)
         return self.criterion is None and self.categories is None
 
-    def load(self) -> tuple[np.ndarray | None, Sequence[str] | None, str]:
-        """Values or codes (n,), their categories, title of the scale; no values where not computed."""
+    def load(self) -> tuple[np.ndarray | None, Sequence[str] | None]:
+        """Values or codes (n,) and their categories; no values where not computed."""
         if self.criterion is None:
-            return self.values, self.categories, self.title
-        return psi_of(self.rows.here, self.criterion), None, "psi"
+            return self.values, self.categories
+        return psi_of(self.rows.here, self.criterion), None
 
 
 def psi_of(here: Context, criterion: str | dict[str, Any]) -> np.ndarray | None:
@@ -244,13 +243,12 @@ def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
             f"psi of {asked.params['label']}", Colouring(rows, criterion=asked.params["criterion"])
         )
     for name, (key, scores) in taken_in(here).items():
-        found[name] = Colouring(rows, values=scores, title="score", key=key)
+        found[name] = Colouring(rows, values=scores, key=key)
     for name, field in rows.answers.fields().items():
-        values = np.asarray(field.values)
-        found[name] = Colouring(rows, values=values, categories=field.categories, title=name)
-    found["loss"] = Colouring(rows, values=rows.loss, title="loss")
+        found[name] = Colouring(rows, values=np.asarray(field.values), categories=field.categories)
+    found["loss"] = Colouring(rows, values=rows.loss)
     for name, (values, categories) in rows.columns.items():
-        found[name] = Colouring(rows, values=values, categories=categories, title=name)
+        found[name] = Colouring(rows, values=values, categories=categories)
     return found
 
 

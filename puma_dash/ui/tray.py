@@ -56,7 +56,7 @@ def most_harmful(here: Context, rows: Rows) -> None:
             1,
             rows.n,
             label_visibility="collapsed",
-            width=105,
+            width=84,
             **here.choosing("top_k", range(1, rows.n + 1), min(50, rows.n)),
         )
         st.button(
@@ -80,7 +80,7 @@ def tools(here: Context, rows: Rows, draft: Draft) -> None:
     def deselected(draft: Draft) -> Draft:
         return draft.selecting(np.empty(0, int), "deselect")
 
-    with st.container(horizontal=True, gap="xsmall"):
+    with st.container(horizontal=True, gap="xxsmall"):
         _icon(
             "undo",
             f"Undo: {back}" if back else "Nothing to undo",
@@ -129,7 +129,7 @@ def summary(rows: Rows, draft: Draft) -> None:
         return
     psi = rows.psi[draft.selection]
     st.markdown(
-        f"**Mean psi** {signed(psi.mean(), 3)}, {np.mean(psi < 0):.0%} harmful  \n"
+        f"**Mean psi** {signed(psi.mean(), 3)}, {text.percent(np.mean(psi < 0), 0)} harmful  \n"
         + rows.answers.summary(draft.selection)
     )
     every = bins(rows)

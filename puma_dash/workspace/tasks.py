@@ -53,6 +53,9 @@ CODE = hashlib.sha256(
 ).hexdigest()
 """What cached results depend on besides their inputs: the code that computes them."""
 
+TOLD = 5
+"""From so many seconds on it is said beforehand how long psi takes."""
+
 _open: dict[tuple[str, int | None], Project] = {}
 """The project the worker holds: its engine and its factors stay warm between jobs."""
 
@@ -420,7 +423,13 @@ def _value(
     name = key("value", project.fingerprint, method, criterion, CODE)
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        found = api.value(project, method, criterion, progress=progress, cancel=cancel)
+        seconds = api.estimate(project).seconds if method == "psi" else 0.0
+
+        def told(done: float, total: float, message: str) -> None:
+            cost = "" if seconds < TOLD else f"; psi takes about {seconds:.0f} s"
+            progress(done, total, message + cost)
+
+        found = api.value(project, method, criterion, progress=told, cancel=cancel)
         facts = {**found.diagnostics, "method": found.method, "criterion": found.criterion}
         return {"scores": found.scores}, plain(facts)
 
