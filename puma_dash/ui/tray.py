@@ -12,10 +12,11 @@ import streamlit as st
 
 from puma_dash.ui import text
 from puma_dash.ui.answers import Classes
-from puma_dash.ui.explore import Rows, fields, ids, marks_of, ranking
+from puma_dash.ui.explore import Rows, fields, ids, is_ranking, marks_of, ranking
 from puma_dash.ui.gesture import MODES, combine
 from puma_dash.ui.panels import segments, signed
 from puma_dash.ui.rules import Condition, Field, Text, lowest, matching, pasted
+from puma_dash.ui.scores import scores
 from puma_dash.ui.state import Context
 from puma_dash.ui.strip import Bins, psi_strip
 from puma_dash.workspace.drafts import Draft
@@ -39,6 +40,8 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
                 paste(here, rows)
             with st.popover("Sets", width="stretch"):
                 sets(here, rows, draft)
+            with st.popover("Scores", width="stretch"):
+                scores(here, rows)
         tools(here, rows, draft)
         summary(rows, draft)
         marking(here, rows, draft)
@@ -46,7 +49,7 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
 
 def most_harmful(here: Context, rows: Rows) -> None:
     """The k rows with the lowest psi, one click."""
-    psi, criterion = ranking(here, rows)
+    psi, what = ranking(here, rows)
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="bottom"):
         k = st.number_input(
             "How many of the most harmful",
@@ -61,7 +64,7 @@ def most_harmful(here: Context, rows: Rows) -> None:
             icon=":material/trending_down:",
             shortcut=text.KEYS["harmful"],
             width="stretch",
-            help=f"The rows with the lowest psi of {criterion}. Colour the map by another psi to rank by it.",
+            help=f"The rows with the lowest {what}. Colour the map by another psi or score to rank by it.",
             on_click=lambda: _select(here, lowest(psi, int(k)), "replace", f"the {k:,} most harmful"),
         )
 
@@ -349,7 +352,7 @@ def export(here: Context, rows: Rows, draft: Draft) -> bytes:
     if rows.id is not None:
         table[rows.id] = rows.shown(rows.id, chosen)
     for name, field in fields(here, rows, draft).items():
-        if name.startswith("psi of "):
+        if is_ranking(name):
             table[name] = np.asarray(field.values)[chosen]
     table |= rows.answers.columns(chosen)
     table |= {
