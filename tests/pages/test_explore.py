@@ -179,7 +179,9 @@ def test_the_most_harmful_are_those_of_the_colour_of_the_map(opened, psi_of):
     at.selectbox(key="colour").set_value("psi of Brier score").run()
     click(at, "50 most harmful")
     assert now().selection.tolist() == sorted(np.argsort(brier, kind="stable")[:50].tolist())
-    assert gallery(at).value["row"].tolist()[0] == brier.argmin()
+    shown = gallery(at).value
+    assert shown["row"].tolist()[0] == brier.argmin()
+    np.testing.assert_array_equal(shown["psi"], brier[shown["row"]])
 
 
 def test_relabelling_to_the_prediction_leaves_the_rest_as_it_is(opened, known):
