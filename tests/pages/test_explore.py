@@ -265,9 +265,12 @@ def test_taking_in_colours_the_map_and_survives_a_refresh(opened, open_page, ind
 
 def test_scores_of_the_same_name_replace_the_earlier_ones(opened, index):
     first, second = np.arange(600.0), -np.arange(600.0)
+    drawn = []
     for scores in (first, second):
         take_in(opened(), "tool.txt", "\n".join(map(str, scores)).encode())
-    at = opened(view={"colour": "scores: tool"})
+        at = opened(view={"colour": "scores: tool"})
+        drawn.append(at.get("plotly_chart")[0].proto.spec)
+    assert drawn[0] != drawn[1]
     assert gallery(at).value["row"].tolist() == np.argsort(second)[:60].tolist()
 
 
