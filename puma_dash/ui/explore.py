@@ -276,8 +276,9 @@ def _change(psi: np.ndarray, draft: Draft) -> float:
 
 def hover_texts(rows: Rows, some: np.ndarray) -> list[str]:
     """What to say of each of ``some`` rows under the mouse."""
-    each = zip(some, rows.answers.told(some), rows.psi[some], strict=True)
-    return [f"row {i:,}\n{told}\npsi {s:+.3f}" for i, told, s in each]
+    scores, name = ranking(rows.here, rows)
+    each = zip(some, rows.answers.told(some), scores[some], strict=True)
+    return [f"row {i:,}\n{told}\n{name} {s:+.3f}" for i, told, s in each]
 
 
 def marks_of(rows: Rows, chosen: np.ndarray, draft: Draft) -> list[str]:
@@ -303,14 +304,16 @@ def gallery(rows: Rows, chosen: np.ndarray, draft: Draft) -> tuple[pd.DataFrame,
         data["image"] = thumbnails(rows.images[chosen])
         columns["image"] = st.column_config.ImageColumn("Image", width="small")
     data["row"] = chosen
-    data["psi"] = rows.psi[chosen]
+    scores, ranked_by = ranking(rows.here, rows)
+    data["psi"] = scores[chosen]
     answered = rows.answers.columns(chosen)
     data |= answered
     data["loss"] = rows.loss[chosen]
     data["mark"] = marks_of(rows, chosen, draft)
     for name in (*rows.columns, *rows.texts):
         data[name] = rows.shown(name, chosen)
-    columns["psi"] = st.column_config.NumberColumn("psi", format="%.3f")
+    named = "psi" if ranked_by.startswith("psi of ") else "score"
+    columns["psi"] = st.column_config.NumberColumn(named, format="%.3f", help=ranked_by)
     columns["mark"] = st.column_config.TextColumn("mark", width=90)
     columns["loss"] = st.column_config.NumberColumn("loss", format="%.3f")
     for name in (name for name, values in answered.items() if not isinstance(values, list)):

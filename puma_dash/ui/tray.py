@@ -43,7 +43,7 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
             with st.popover("Scores", width="stretch"):
                 scores(here, rows)
         tools(here, rows, draft)
-        summary(rows, draft)
+        summary(here, rows, draft)
         marking(here, rows, draft)
 
 
@@ -122,25 +122,31 @@ def _icon(name: str, told: str, disabled: bool, does: Callable[..., None], what:
     )
 
 
-def summary(rows: Rows, draft: Draft) -> None:
-    """Mean psi, class mix and the distribution of psi of the selection against all rows."""
+def summary(here: Context, rows: Rows, draft: Draft) -> None:
+    """Mean psi, class mix and the distribution of psi of the selection against all rows.
+
+    It is the psi that the map is coloured by, or that of the plain loss where it shows something else.
+    """
     if not len(draft.selection):
         st.caption("Nothing is selected. Draw around rows on the map, or take the most harmful ones.")
         return
-    psi = rows.psi[draft.selection]
+    psi, name = ranking(here, rows)
+    if not name.startswith("psi of "):
+        psi, name = rows.psi, f"psi of {here.main['label']}"
+    chosen = psi[draft.selection]
     st.markdown(
-        f"**Mean psi** {signed(psi.mean(), 3)}, {text.percent(np.mean(psi < 0), 0)} harmful  \n"
-        + rows.answers.summary(draft.selection)
+        f"**Mean {text.escape(name)}** {signed(chosen.mean(), 3)}, {text.percent(np.mean(chosen < 0), 0)} "
+        f"harmful  \n{rows.answers.summary(draft.selection)}"
     )
-    every = bins(rows)
-    strip = psi_strip(every, Bins.of(psi, every.limit))
-    st.image(strip, width="stretch", alt=text.histogram_alt(rows.psi, rows.mask(draft.selection)))
+    every = bins(f"{rows.key} {name}", psi)
+    strip = psi_strip(every, Bins.of(chosen, every.limit))
+    st.image(strip, width="stretch", alt=text.histogram_alt(psi, rows.mask(draft.selection)))
 
 
-@st.cache_resource(show_spinner=False, max_entries=8, hash_funcs={Rows: lambda rows: rows.key})
-def bins(rows: Rows) -> Bins:
-    """The distribution of psi over all rows."""
-    return Bins.of(rows.psi)
+@st.cache_resource(show_spinner=False, max_entries=8)
+def bins(key: str, _psi: np.ndarray) -> Bins:
+    """The distribution of psi over all rows, kept under ``key``."""
+    return Bins.of(_psi)
 
 
 def marking(here: Context, rows: Rows, draft: Draft) -> None:

@@ -272,6 +272,7 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
         },
     }
     common = {"source": params["source"], "parent": params["version"], "patch": params["patch"]}
+    common["who"] = params.get("who", "")
     if project.test is not None:
         progress(0.4, 1, "Opening the test split")
         compared = comparison.compare(project, made, "test")

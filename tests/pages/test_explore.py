@@ -10,6 +10,7 @@ import pytest
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 
 from puma_dash.ui.panels import signed
+from puma_dash.ui.text import escape
 from puma_dash.workspace import drafts
 from puma_dash.workspace.drafts import Draft, History
 from puma_dash.workspace.index import Index
@@ -178,7 +179,9 @@ def test_the_most_harmful_are_those_of_the_colour_of_the_map(opened, psi_of):
     at.selectbox(key="colour").set_value("psi of Brier score").run()
     click(at, "50 most harmful")
     assert now().selection.tolist() == sorted(np.argsort(brier, kind="stable")[:50].tolist())
-    assert gallery(at).value["row"].tolist()[0] == brier.argmin()
+    shown = gallery(at).value
+    assert shown["row"].tolist()[0] == brier.argmin()
+    np.testing.assert_array_equal(shown["psi"], brier[shown["row"]])
 
 
 def test_relabelling_to_the_prediction_leaves_the_rest_as_it_is(opened, known):
@@ -450,3 +453,11 @@ def test_the_forecast_is_told_for_every_computed_criterion(opened, prepared, psi
     refined = at.table[0].value["refined"]
     assert refined["margin (smooth error rate) (fraction of rows)"] == result["refined"]["margin"]
     assert "leaves out" not in texts(at)
+
+
+def test_the_tray_tells_the_psi_that_the_map_shows(opened, psi, psi_of):
+    some, brier = [1, 2, 3], psi_of("brier")
+    for colour, scores in (("psi of cross-entropy", psi), ("psi of Brier score", brier), ("loss", psi)):
+        at = opened(Draft(selection=tuple(some)), view={"colour": colour})
+        named = colour if colour != "loss" else "psi of cross-entropy"
+        assert f"**Mean {escape(named)}** {signed(scores[some].mean(), 3)}" in texts(at)
