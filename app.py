@@ -90,9 +90,10 @@ def choose() -> None:
     for column, source in zip(st.columns(max(3, len(names))), names, strict=False):
         demo = DEMOS.get(source)
         with column, st.container(border=True, height="stretch"):
-            st.markdown(f"**{demo.title if demo else escape(source)}**")
-            st.markdown(demo.text if demo else "The project this server was started with.")
-            st.caption(demo.cost if demo else "Loaded by your own code.")
+            with st.container(height="stretch"):
+                st.markdown(f"**{demo.title if demo else 'Your project'}**")
+                st.markdown(demo.text if demo else "The one this server was started with.")
+                st.caption(demo.cost if demo else escape(source))
             label = demo.button if demo else "Open it"
             if st.button(label, key=f"open-{source}", type="primary" if source == names[0] else "secondary"):
                 st.session_state["opening"] = True

@@ -12,6 +12,7 @@ import streamlit as st
 from puma_dash.core.first_order import predicted_change
 from puma_dash.ui.answers import Classes, Values, answers_in
 from puma_dash.ui.figures import thumbnails
+from puma_dash.ui.panels import decimals
 from puma_dash.ui.rules import Field, Text
 from puma_dash.ui.state import Context, entry
 
@@ -312,13 +313,16 @@ def gallery(rows: Rows, chosen: np.ndarray, draft: Draft) -> tuple[pd.DataFrame,
     data["mark"] = marks_of(rows, chosen, draft)
     for name in (*rows.columns, *rows.texts):
         data[name] = rows.shown(name, chosen)
-    named = "psi" if ranked_by.startswith("psi of ") else "score"
-    columns["psi"] = st.column_config.NumberColumn(named, format="%.3f", help=ranked_by)
+    shown_as = {"psi": "psi" if ranked_by.startswith("psi of ") else "score", "loss": "loss"}
+    for name, title in shown_as.items():
+        told = ranked_by if name == "psi" else None
+        columns[name] = st.column_config.NumberColumn(title, format=decimals(data[name]), help=told)
     columns["mark"] = st.column_config.TextColumn("mark", width=90)
-    columns["loss"] = st.column_config.NumberColumn("loss", format="%.3f")
     for name in (name for name, values in answered.items() if not isinstance(values, list)):
         columns[name] = st.column_config.NumberColumn(name, format="%.4g")
-    columns["confidence"] = st.column_config.ProgressColumn(
-        "confidence", format="percent", min_value=0.0, max_value=1.0
-    )
+    if "confidence" in answered:
+        data["confidence"] = 100 * answered["confidence"]
+        columns["confidence"] = st.column_config.ProgressColumn(
+            "confidence", format="%.0f %%", min_value=0, max_value=100
+        )
     return pd.DataFrame(data), columns

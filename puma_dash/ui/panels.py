@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
+from numpy.typing import ArrayLike
 
 from puma_dash.ui.state import Context, jobs
 from puma_dash.ui.text import escape
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
 POLL_SECONDS = 0.5
+HEADER = 37
+"""Pixels of the header of a table, with its border."""
 SIDE = 580
 """Pixels of the right one of two containers: a table of seven columns has room."""
 
@@ -144,6 +148,21 @@ def plain_number(value: float, digits: int = 3) -> str:
     if math.isnan(value):
         return "not defined"
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
+
+
+def decimals(values: ArrayLike) -> str:
+    """How a column of figures is shown; of thousands one digit behind the point is enough."""
+    return "%.1f" if np.nanmax(np.abs(values), initial=0) >= 1000 else "%.3f"
+
+
+def tall(lines: int, line: int = 35, most: int = 442) -> int:
+    """Pixels of a table of so many lines, which is scrolled where that would be more than ``most``."""
+    return min(most, HEADER + lines * line)
+
+
+def main_and_side() -> list[DeltaGenerator]:
+    """A container and a narrower one beside it, whatever the page's width."""
+    return st.columns([1.5, 1], gap="medium")
 
 
 def side_by_side() -> tuple[DeltaGenerator, DeltaGenerator]:

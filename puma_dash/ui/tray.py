@@ -28,7 +28,7 @@ PREDICTION = "the model's prediction"
 def tray(here: Context, rows: Rows, draft: Draft) -> None:
     """What is selected, how to select by other means than drawing, and what to do with it."""
     with st.container(gap="xsmall"):
-        with st.container(horizontal=True, gap="medium"):
+        with st.container(horizontal=True):
             st.metric("All rows", f"{rows.n:,}", width="content")
             st.metric("Selected", f"{len(draft.selection):,}", width="content")
             st.metric("Marked", f"{draft.marked:,}", width="content")
@@ -155,7 +155,7 @@ def marking(here: Context, rows: Rows, draft: Draft) -> None:
     nothing = not len(chosen)
     st.button(
         "Mark remove",
-        type="primary",
+        type="secondary" if np.isin(chosen, draft.remove).all() else "primary",  # then the patch is next
         icon=":material/delete:",
         shortcut=text.KEYS["remove"],
         disabled=nothing,

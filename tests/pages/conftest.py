@@ -66,7 +66,7 @@ def open_page(jobs):
     """Opens a page of the app as a deep link would."""
 
     def opened(page, **query):
-        at = AppTest.from_file(ROOT / "app.py", default_timeout=30)
+        at = AppTest.from_file(ROOT / "app.py", default_timeout=120)
         for name, value in query.items():
             at.query_params[name] = value
         if page != "app.py":

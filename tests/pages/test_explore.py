@@ -384,7 +384,7 @@ def test_ticked_rows_narrow_the_selection(opened, psi):
     assert now().selection.tolist() == sorted(order[[1, *range(3, 20)]].tolist())
     assert "**0 ticked**" in texts(at)
     pick(at, rows=[1])
-    click(at, "Mark these to remove")
+    click(at, "Mark to remove")
     assert now().remove.tolist() == [order[3]]
     pick(at, rows=[0])
     click(at, "Keep only these")
@@ -432,7 +432,7 @@ def test_the_story_tells_whom_it_hurts_and_what_is_like_it(opened, jobs, prepare
 
 def test_one_ticked_row_opens_its_story(opened, jobs):
     at = pick(opened(Draft(selection=[7])), rows=[0])
-    click(at, "Open the story")
+    click(at, "Story")
     assert jobs.submitted[-1] == ("story", {"source": "radial", "version": None, "row": 7})
 
 

@@ -193,8 +193,8 @@ def test_after_accepting_each_flip_cell_of_test_shows_its_rows(open_page, prepar
         assert "data: cluster" in rows
         if kind in ("fixed", "broken"):
             known = changed[changed["kind"] == kind].set_index("row").loc[rows["row"]]
-            np.testing.assert_allclose(rows["confidence after"], known["confidence after"], rtol=1e-5)
-            np.testing.assert_allclose(rows["confidence before"], known["confidence before"], rtol=1e-5)
+            for name in ("confidence before", "confidence after"):
+                np.testing.assert_allclose(rows[name], 100 * known[name], rtol=1e-5)
 
 
 def test_pictures_come_with_the_rows_that_flipped():
