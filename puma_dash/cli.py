@@ -44,18 +44,28 @@ Top = Annotated[int, typer.Option(help="How many rows to print or remove, most h
 
 
 @app.command()
-def serve(source: Source = "digits", port: Port = 8501) -> None:
+def serve(
+    source: Source = "digits",
+    port: Port = 8501,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Project folders below it can be opened in the browser.", envvar="PUMA_DASH_ROOT"),
+    ] = None,
+) -> None:
     """Opens a project in the browser."""
     from puma_dash.ui import SERVED, app_folder
     from puma_dash.ui.text import DEMOS
     from puma_dash.workspace.store import home
 
     os.environ[SERVED] = source
+    if root is not None:
+        _allow(root, source)
     if "PUMA_DASH_HOME" in os.environ:  # it may be relative to here
         os.environ["PUMA_DASH_HOME"] = str(home().resolve())
     if source not in DEMOS:
         _load(source)  # a wrong name is told here, not in the browser
-        os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+        if _has_code(source):
+            os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     typer.echo(f"PUMA Dash {__version__}: http://127.0.0.1:{port}")
     os.chdir(app_folder())
     command = [sys.executable, "-m", "puma_dash.ui.server", "run", "app.py", "--server.port", str(port)]
@@ -200,7 +210,7 @@ def replay(
     """Makes a patch again from the ledger and says what fits: exit code 0, or 1 where something does not."""
     if home is not None:
         os.environ["PUMA_DASH_HOME"] = str(home.resolve())
-    sys.path.insert(0, os.getcwd())
+    sys.path.append(os.getcwd())  # last: nothing in it stands for a library
     from puma_dash.workspace.ledger import Ledger
     from puma_dash.workspace.replay import replay as replayed
     from puma_dash.workspace.store import home as home_folder
@@ -215,8 +225,35 @@ def replay(
     raise typer.Exit(1 if failed else 0)
 
 
+def _allow(root: Path, source: str) -> None:
+    """Lets the browser open project folders below ``root``."""
+    import puma_dash as puma
+    from puma_dash.workspace.places import ROOT
+
+    if not root.is_dir():
+        raise puma.ProjectError(f"expected root to be a folder, but {root} is none; try making it first.")
+    if _has_code(source) and Path.cwd().is_relative_to(root.resolve()):
+        raise puma.ProjectError(
+            "expected to be started outside of the root, since code is imported from where one starts, and "
+            f"others may write below {root}; try cd to another folder."
+        )
+    os.environ[ROOT] = str(root.resolve())
+
+
+def _has_code(source: str) -> bool:
+    """Whether a source needs modules from the current folder: a function, or factories that are trusted.
+
+    Not otherwise: a torch.py that lies beside somebody's model must not be imported as PyTorch.
+    """
+    from puma_dash.ui.text import DEMOS
+
+    named = source not in DEMOS and not os.path.exists(source)
+    return named or bool(os.environ.get("PUMA_DASH_FACTORIES"))
+
+
 def _load(source: str) -> Any:
-    sys.path.insert(0, os.getcwd())
+    if _has_code(source):
+        sys.path.append(os.getcwd())  # last, as in replay
     import puma_dash as puma
 
     return puma.load(source)
