@@ -147,7 +147,7 @@ def test_code_below_the_root_runs_where_the_owner_trusts_it_only(top, monkeypatc
             opening.of_files(str(top / "shop"))
     monkeypatch.setenv("PUMA_DASH_FACTORIES", "torch.nn")
     edit(top / "shop", '"os:abort"', '"torch.nn:Linear"\nin_features = 6\nout_features = 2')
-    assert "expected" in str(pytest.raises(puma.ProjectError, opening.of_files, str(top / "shop")).value)
+    assert type(opening.of_files(str(top / "shop")).model).__name__ == "Linear"
 
 
 def names(top):

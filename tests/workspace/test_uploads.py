@@ -24,7 +24,7 @@ from puma_dash.workspace.index import Index
 from puma_dash.workspace.ledger import Ledger
 from puma_dash.workspace.store import Store
 from tests.core.loaders.folders import KINDS, arrays, edit, tables
-from tests.core.loaders.makers import ROWS, exported
+from tests.core.loaders.makers import exported
 
 ROOT = Path(__file__).parents[2]
 PACKED = Limits().packed
@@ -180,7 +180,9 @@ def bare(shop):
     (shop / "project.toml").unlink()
     for name in ("train.csv", "test.csv"):
         lines = (shop / name).read_text().splitlines()
-        (shop / name).write_text("\n".join(",".join(line.split(",")[1:4:2] + line.split(",")[5:]) for line in lines))
+        (shop / name).write_text(
+            "\n".join(",".join(line.split(",")[1:4:2] + line.split(",")[5:]) for line in lines)
+        )
     return shop
 
 
@@ -217,7 +219,9 @@ def test_an_archive_that_is_described_opens(home, bare):
     assert (project.name, project.class_names) == ("my shop", ("no", "yes"))
 
 
-@pytest.mark.parametrize("answers", [{"train": "../../x.csv"}, {"weights": "/etc/passwd"}, {"loss": "x"}, {"set": "a"}])
+@pytest.mark.parametrize(
+    "answers", [{"train": "../../x.csv"}, {"weights": "/etc/passwd"}, {"loss": "x"}, {"set": "a"}]
+)
 def test_only_what_was_offered_can_be_answered(home, bare, answers):
     upload = uploaded(archive(bare))
     with pytest.raises(puma.ProjectError, match="one of the choices"):
@@ -347,7 +351,14 @@ def test_a_factory_written_later_is_not_run_either(home, shop, tmp_path, monkeyp
     assert not (tmp_path / "ran").exists()
 
 
-MODULES = ("torch.py", "numpy/__init__.py", "sitecustomize.py", "usercustomize.py", "puma_dash/__init__.py", "conftest.py")
+MODULES = (
+    "torch.py",
+    "numpy/__init__.py",
+    "sitecustomize.py",
+    "usercustomize.py",
+    "puma_dash/__init__.py",
+    "conftest.py",
+)
 WORKER = """
 import json, sys
 from pathlib import Path
@@ -370,7 +381,10 @@ def test_modules_in_an_upload_stand_for_no_library(home, shop, tmp_path):
         (shop / name).parent.mkdir(exist_ok=True)
         (shop / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
     upload = sent(archive(shop))
-    steps = [("unpack", {"upload": upload.id, "packed": PACKED}), ("prepare", {"source": upload.source, "version": None})]
+    steps = [
+        ("unpack", {"upload": upload.id, "packed": PACKED}),
+        ("prepare", {"source": upload.source, "version": None}),
+    ]
     done = subprocess.run(
         [sys.executable, "-c", WORKER, json.dumps(steps)],
         cwd=ROOT,

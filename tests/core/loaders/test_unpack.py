@@ -193,7 +193,11 @@ def test_progress_counts_the_bytes(tmp_path):
     told = []
     archive = zipped(tmp_path / "up.zip", **{"a.csv": bytes(10), "b.csv": bytes(20)})
     unpack(archive, tmp_path / "out", progress=lambda *state: told.append(state))
-    assert told == [(0, 30, "Unpacking project.toml"), (0, 30, "Unpacking a.csv"), (10, 30, "Unpacking b.csv")]
+    assert told == [
+        (0, 30, "Unpacking project.toml"),
+        (0, 30, "Unpacking a.csv"),
+        (10, 30, "Unpacking b.csv"),
+    ]
 
 
 @settings(max_examples=60, deadline=None)
