@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -13,7 +13,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from puma_dash.ui import SERVED
 from puma_dash.ui.panels import mend, running, size
 from puma_dash.ui.state import DEMO_SOURCES, Context, jobs, ledger, open_context
-from puma_dash.ui.text import DEMOS, escape
+from puma_dash.ui.text import DEMOS, Demo, escape
 from puma_dash.workspace import places, uploads
 from puma_dash.workspace.uploads import Upload
 
@@ -45,11 +45,11 @@ def choose() -> None:
     for column, card in zip(st.columns(len(cards)), cards, strict=True):
         with column, st.container(border=True, height="stretch"):
             card()
-    _uploaded()
     st.markdown(
         "Or write a function that returns `puma.Project(...)`, and start with "
         "`puma-dash serve module:function`."
     )
+    _uploaded()
 
 
 def _open(source: str) -> None:
@@ -61,12 +61,19 @@ def _open(source: str) -> None:
 
 def _demos() -> None:
     st.markdown("**Try a demo**")
-    for source, demo in DEMOS.items():
-        first = source == DEMO_SOURCES[0]
-        st.markdown(f"{demo.title}: {demo.text}" if first else f"{demo.title}")
-        st.caption(demo.cost if first else demo.text)
-        if st.button(demo.button, key=f"open-{source}", type="primary" if first else "secondary"):
-            _open(source)
+    first, *others = DEMOS.items()
+    st.markdown(f"{first[1].title}: {first[1].text}")
+    st.caption(first[1].cost)
+    _try(*first, "primary")
+    st.caption("  \n".join(f"{demo.title}: {demo.text}" for _, demo in others))
+    with st.container(horizontal=True):
+        for source, demo in others:
+            _try(source, demo, "secondary")
+
+
+def _try(source: str, demo: Demo, kind: Literal["primary", "secondary"]) -> None:
+    if st.button(demo.button, key=f"open-{source}", type=kind, help=demo.cost):
+        _open(source)
 
 
 def _folders() -> None:
@@ -91,13 +98,14 @@ def _folders() -> None:
         return
     named = {each.source: f"{each.name} · {each.where}" for each in found}
     chosen = st.selectbox(
-        f"Below {escape(str(top))}",
+        "Project folders on this server",
         named,
         index=0 if len(named) == 1 else None,
         format_func=lambda source: named.get(source, source),
-        placeholder=f"{len(named):,} project folders: type to search",
+        placeholder=f"Search {len(named):,} folders",
         key="folder",
     )
+    st.caption(f"Below {escape(str(top))}")
     if not complete:
         st.caption("There are more than are listed. A root nearer to the projects shows the others.")
     if st.button("Open the folder", disabled=chosen is None, icon=":material/folder_open:") and chosen:
@@ -116,7 +124,8 @@ def largest() -> int:
 
 def _upload() -> None:
     st.markdown("**Upload**")
-    st.markdown(f"A zip of a project folder, of at most {size(largest())}. Nothing in it is run.")
+    most = st.get_option("server.maxUploadSize")
+    st.markdown(f"A zip of a project folder, at most {most:,} MB. Nothing in it is ever run.")
     turn = st.session_state.setdefault("upload turn", 0)
     sent = st.file_uploader("Zip of a project folder", "zip", key=f"upload-{turn}")
     st.caption("It stays on this server until it is deleted; whoever opens this page can open it, too.")
@@ -178,9 +187,11 @@ def _one(upload: Upload, state: JobState | None) -> None:
     if live or upload.ready:
         return
     if upload.problems is not None:
-        mend(upload.problems)
-        if upload.choices:
-            _describe(upload)
+        mine, count = st.session_state.get("arrived") == upload.id, len(upload.problems)
+        with st.expander(f"{count} {'thing' if count == 1 else 'things'} to mend", expanded=mine):
+            mend(upload.problems)
+            if upload.choices:
+                _describe(upload)
         return
     if state is not None and state.status == "cancelled":
         st.warning("Cancelled before it was unpacked.")

@@ -1,6 +1,6 @@
 """Uploads: archives that people send, each unpacked into a folder of its own under the hash of its content.
 
-A folder ``uploads/ID`` holds ``archive.zip`` until that is unpacked into ``files``, and ``upload.json``,
+A folder ``uploads/ID`` holds ``upload.zip`` until that is unpacked into ``upload``, and ``upload.json``,
 which says what is known of it. The same archive is the same upload, whoever sends it and how often. Nothing
 in one is ever run.
 """
@@ -38,7 +38,7 @@ class Upload:
         name: what the sender called it.
         size: in bytes.
         received: when it came, in seconds since 1970.
-        folder: where in ``files`` the project lies, or belongs; None before it is unpacked.
+        folder: where in it the project lies, or belongs; None before it is unpacked.
         problems: what is wrong with it, a sentence each; None before that is known.
         choices: of an archive without project.toml, what one could say: "weights", "data" and "columns" to
             choose from, and "guesses".
@@ -67,12 +67,12 @@ class Upload:
     @property
     def archive(self) -> Path:
         """Where the archive lies until it is unpacked."""
-        return self.home / "archive.zip"
+        return self.home / "upload.zip"
 
     @property
     def files(self) -> Path:
         """The folder it is unpacked into; nothing outside of it is opened."""
-        return self.home / "files"
+        return self.home / "upload"
 
     @property
     def path(self) -> Path:

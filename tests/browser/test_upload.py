@@ -76,6 +76,6 @@ def test_a_zip_is_uploaded_explored_and_deleted(page, own, archive):
 
 def test_a_folder_below_the_root_is_picked_and_explored(page, own):
     page.goto(own)
-    expect(page.get_by_text("Loans · loans")).to_be_visible()
+    expect(page.get_by_role("combobox", name="Project folders on this server")).to_have_value("Loans · loans")
     page.get_by_role("button", name="Open the folder").click()
     expect(page.get_by_role("heading", name="Explore")).to_be_visible(timeout=120_000)

@@ -163,10 +163,10 @@ def test_what_the_server_was_started_with_can_be_opened_again(open_page, prepare
 
 
 def test_the_limit_is_stated_before(open_page, monkeypatch):
-    assert "of at most 500 MiB" in texts(open_page("app.py"))
+    assert "at most 500 MB" in texts(open_page("app.py"))
     option = st.get_option
     monkeypatch.setattr(st, "get_option", lambda name: 7 if name == "server.maxUploadSize" else option(name))
-    assert "of at most 7 MiB" in texts(open_page("app.py"))
+    assert "at most 7 MB" in texts(open_page("app.py"))
 
 
 def test_a_good_zip_opens_and_is_prepared_like_a_demo(open_page, prepared, shop, jobs):
@@ -216,7 +216,7 @@ def test_a_bad_zip_is_refused_in_words(open_page, jobs):
     work(jobs)
     at.run()
     assert not at.exception
-    assert "expected a zip archive in archive.zip" in plain(at)
+    assert "expected a zip archive in upload.zip" in plain(at)
     assert button(at, "Delete shop\\.zip")
     assert not [b for b in at.button if b.label in ("Open", "Unpack")]
 

@@ -97,7 +97,7 @@ class Folder:
             beside = sorted(other.name for other in self.path.iterdir()) if self.path.is_dir() else []
             raise ProjectError(
                 f"expected a file {name!r} in the folder {self.path.name}, but there is none"
-                f"{_nearest(name, beside)}."
+                f"{_nearest(name, beside) or '; try putting it there'}."
             )
         if not (path.is_file() or path.is_dir()):
             raise ProjectError(f"expected {name!r} to be a file or a folder, but it is neither.")
