@@ -49,17 +49,17 @@ def serve(
     port: Port = 8501,
     root: Annotated[
         Path | None,
-        typer.Option(help="Project folders below it can be opened in the browser.", envvar="PUMA_DASH_ROOT"),
+        typer.Option(help="Project folders below it can be opened in the browser (PUMA_DASH_ROOT)."),
     ] = None,
 ) -> None:
     """Opens a project in the browser."""
     from puma_dash.ui import SERVED, app_folder
     from puma_dash.ui.text import DEMOS
+    from puma_dash.workspace.places import ROOT
     from puma_dash.workspace.store import home
 
     os.environ[SERVED] = source
-    if root is not None:
-        _allow(root, source)
+    _allow(str(root or os.environ.get(ROOT, "")), source)
     if "PUMA_DASH_HOME" in os.environ:  # it may be relative to here
         os.environ["PUMA_DASH_HOME"] = str(home().resolve())
     if source not in DEMOS:
@@ -225,19 +225,21 @@ def replay(
     raise typer.Exit(1 if failed else 0)
 
 
-def _allow(root: Path, source: str) -> None:
-    """Lets the browser open project folders below ``root``."""
-    import puma_dash as puma
+def _allow(root: str, source: str) -> None:
+    """Lets the browser open project folders below ``root``; below none where it is empty."""
+    from puma_dash.core.types import ProjectError
     from puma_dash.workspace.places import ROOT
 
-    if not root.is_dir():
-        raise puma.ProjectError(f"expected root to be a folder, but {root} is none; try making it first.")
-    if _has_code(source) and Path.cwd().is_relative_to(root.resolve()):
-        raise puma.ProjectError(
+    if not root:
+        return
+    if not os.path.isdir(root):
+        raise ProjectError(f"expected root to be a folder, but {root} is none; try making it first.")
+    if _has_code(source) and Path.cwd().is_relative_to(Path(root).resolve()):
+        raise ProjectError(
             "expected to be started outside of the root, since code is imported from where one starts, and "
             f"others may write below {root}; try cd to another folder."
         )
-    os.environ[ROOT] = str(root.resolve())
+    os.environ[ROOT] = str(Path(root).resolve())
 
 
 def _has_code(source: str) -> bool:

@@ -206,8 +206,9 @@ def _one(upload: Upload, state: JobState | None) -> None:
 def _delete(upload: Upload) -> None:
     with st.popover("Delete", icon=":material/delete:"):
         st.markdown(
-            "Its files and what was prepared from them go. Decisions stay in the ledger with the weights of "
-            "accepted versions, and go on from there if the same archive is uploaded again."
+            "Its files go, and the rows prepared from them. Decisions stay in the ledger, with what they "
+            "rest on: weights, patches and the test rows shown for them. The same archive, uploaded again, "
+            "goes on from there."
         )
         if st.button(f"Delete {escape(upload.name)}", key=f"delete-{upload.id}", type="primary"):
             accepted = ledger().versions(upload.source).accepted
