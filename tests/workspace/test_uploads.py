@@ -399,7 +399,7 @@ def test_modules_in_an_upload_stand_for_no_library(home, shop, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("words", [("check", "."), ("value", ".", "--top", "1")])
+@pytest.mark.parametrize("words", [("check", "."), ("patch", ".", "--top", "1")])
 def test_modules_beside_a_project_stand_for_no_library(home, shop, tmp_path, words):
     """On the command line, standing in the project folder."""
     for name in MODULES:
