@@ -6,10 +6,7 @@ from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.opening import check_rows, choose, to_read
 from puma_dash.ui.panels import plain_number, preparing
 from puma_dash.ui.state import Context, ledger
-from puma_dash.ui.text import PSI_SENTENCE, escape
-
-SHORT = {"accuracy": "accuracy", "ece": "ECE"}
-"""What metrics are called inside a sentence, where that is not their label."""
+from puma_dash.ui.text import METRICS, PSI_SENTENCE, escape, percent
 
 
 def main() -> None:
@@ -39,14 +36,12 @@ def opened(here: Context) -> None:
     st.subheader(escape(info["name"]))
     rows = info["rows"]
     with st.container(border=True):
-        columns = st.columns(4)
-        columns[0].metric("Training rows", f"{rows['train']:,}")
-        for column, name in zip(columns[1:], here.task.headline, strict=True):
-            metric, value = here.task.metrics[name], info["metrics"][name]
-            shown = f"{value:.1%}" if name == "accuracy" else plain_number(value)
-            shown += " nats" * (metric.unit == "nats")
-            told = f"{metric.label}, {metric.unit}; n = {rows['validation']:,}"
-            column.metric(f"Validation {SHORT.get(name, metric.label)}", shown, help=told)
+        with st.container(horizontal=True, gap="large"):
+            st.metric("Training rows", f"{rows['train']:,}", width="content")
+            for name in here.task.headline:
+                value, shown = info["metrics"][name], percent if name == "accuracy" else plain_number
+                st.metric(METRICS[name], shown(value), width="content")
+        st.caption(f"Metrics on validation, n = {rows['validation']:,}.")
         check_rows(here)
         with st.container(horizontal=True):
             if st.button("Explore the training rows", type="primary", icon=":material/scatter_plot:"):

@@ -7,12 +7,11 @@ from puma_dash.core.evaluation import calibration
 from puma_dash.core.task import REGRESSION
 from puma_dash.ui import findings, health, health_figures
 from puma_dash.ui.bootstrap import bootstrap
-from puma_dash.ui.findings import percent
 from puma_dash.ui.health import Held, Slice
 from puma_dash.ui.health_panels import card, checks, explore_these, influence, pick_slice, robustness
-from puma_dash.ui.panels import chart, ready, segments
+from puma_dash.ui.panels import chart, ready, segments, side_by_side
 from puma_dash.ui.state import Context
-from puma_dash.ui.text import escape
+from puma_dash.ui.text import escape, percent
 from puma_dash.ui.values_panels import values_health
 
 LABELS = {"nll": "NLL (nats)", "brier": "Brier score", "ece": "ECE, 15 bins", "smooth_ece": "Smooth ECE"}
@@ -40,12 +39,12 @@ def main() -> None:
         all_errors = Slice("all errors", wrong)
         explore_these(here, all_errors, "errors", f"Explore all {len(wrong):,} errors", "primary")
     metrics(here, held)
-    left, right = st.columns([1, 1.4], gap="large")
+    left, right = side_by_side()
     with left:
         confusions(here, held)
     with right:
         slices(here, held)
-    left, right = st.columns(2, gap="large")
+    left, right = side_by_side()
     with left:
         reliability(here, held)
     with right:
@@ -161,7 +160,7 @@ def slices(here: Context, held: Held) -> None:
         "Sorted by evidence: how rarely a random set of that size has as many errors (Fisher's exact test). "
         f"Of {ranked:,} slices, about {max(1, round(0.05 * ranked)):,} would fall below p = .05 by chance "
         f"alone, so p is corrected for that (Holm). Slices of fewer than {findings.FEW} rows are not ranked. "
-        "Columns of numbers are cut into quarters. Click a line's box to pick it."
+        "Columns of numbers are cut into quarters. Click a line's circle to pick it."
     )
     if not len(table):
         st.caption("All rows share one label and one prediction: there is nothing to slice.")

@@ -7,9 +7,10 @@ from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.explore import Rows
 from puma_dash.ui.explore_map import the_map
 from puma_dash.ui.forecast import forecast
-from puma_dash.ui.gallery import details
+from puma_dash.ui.gallery import gallery_page
 from puma_dash.ui.panels import ready
 from puma_dash.ui.state import Context
+from puma_dash.ui.story import story
 from puma_dash.ui.tray import tray
 
 
@@ -32,15 +33,13 @@ def workbench(here: Context, rows: Rows, marked: int) -> None:
     draft = here.draft()
     if draft.marked != marked:
         st.rerun()  # the marks are told outside as well
-    left, right = st.columns([1.7, 1], gap="medium")
+    left, right = st.columns([1.5, 1], gap="medium")
     parts = [(right, tray), (right, forecast), (left, the_map)]
     if st.session_state.pop("arriving", False):
         parts = parts[-1:] + parts[:-1]
-    for place, part in parts:
+    for place, part in [*parts, (left, gallery_page), (right, story)]:
         with place:
             part(here, rows, draft)
-    st.divider()
-    details(here, rows, draft)
 
 
 main()

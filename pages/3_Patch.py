@@ -11,7 +11,7 @@ from puma_dash.ui import text
 from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.compare import Record, binding_sentence
 from puma_dash.ui.cost import cost, cost_sentence
-from puma_dash.ui.explore import Rows, forecast_now, gallery
+from puma_dash.ui.explore import Rows, forecast_now, gallery, ranking
 from puma_dash.ui.forecast import strength_chart
 from puma_dash.ui.panels import job, plain_number, ready, signed
 from puma_dash.ui.patching import (
@@ -57,7 +57,7 @@ def main() -> None:
             st.switch_page("pages/4_Compare.py", query_params=here.query)
         if state.live:
             return
-    left, right = st.columns([1.35, 1], gap="large")
+    left, right = st.columns([1.35, 1], gap="medium")
     with left:
         impossible = warned(here, rows, draft)
         review(here, rows, draft)
@@ -94,11 +94,12 @@ def review(here: Context, rows: Rows, draft: Draft) -> None:
         "Relabel": draft.relabel.rows,
     }
     sets = {name: marked for name, marked in sets.items() if len(marked)}
+    scores, ranked_by = ranking(here, rows)
     for tab, (name, marked) in zip(
         st.tabs([f"{n} {len(m):,}" for n, m in sets.items()]), sets.items(), strict=True
     ):
         with tab:
-            chosen = marked[np.argsort(rows.psi[marked], kind="stable")][:REVIEW_LIMIT]
+            chosen = marked[np.argsort(scores[marked], kind="stable")][:REVIEW_LIMIT]
             frame, columns = gallery(rows, chosen, draft)
             if name == "Relabel":
                 after = dict(draft.relabel.items())
@@ -118,22 +119,21 @@ def review(here: Context, rows: Rows, draft: Draft) -> None:
             )
             picked = chosen[[row for row in event["selection"]["rows"] if row < len(chosen)]]
             shown = f"{len(chosen):,} of {len(marked):,} rows, "
-            st.caption(f"{shown}most harmful first. Tick rows to take them out.")
-            some, every = st.columns(2)
-            if some.button(
+            by = text.escape(ranked_by)
+            st.caption(f"{shown}most harmful first, by {by}. Tick rows to take them out.")
+            buttons = st.container(horizontal=True)
+            if buttons.button(
                 f"Unmark {len(picked):,} ticked",
                 key=f"unmark-{name}",
                 icon=":material/close:",
-                width="stretch",
                 disabled=not len(picked),
             ):
                 here.edit(lambda draft, picked=picked: draft.unmarking(picked))
                 st.rerun()
-            if every.button(
+            if buttons.button(
                 f"Unmark all {len(marked):,}",
                 key=f"discard-{name}",
                 icon=":material/clear_all:",
-                width="stretch",
             ):
                 here.edit(lambda draft, marked=marked: draft.unmarking(marked))
                 st.rerun()

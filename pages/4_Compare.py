@@ -24,9 +24,9 @@ from puma_dash.ui.compare import (
 )
 from puma_dash.ui.figures import class_figure, predicted_measured_figure, reliability_figure
 from puma_dash.ui.history import entry_report
-from puma_dash.ui.panels import chart, job, ready, segments
+from puma_dash.ui.panels import chart, job, ready, segments, side_by_side
 from puma_dash.ui.race import race
-from puma_dash.ui.state import Context, ledger, open_context
+from puma_dash.ui.state import Context, ledger, open_context, user
 from puma_dash.ui.values_charts import HEADINGS, values_chart
 
 
@@ -116,11 +116,11 @@ def decide(here: Context, record: Record, decision: Any) -> None:
             if failed and not why.strip():
                 st.error("A rail fails. Say why it is accepted all the same.", icon=":material/edit:")
             else:
-                here.start("accept", {"patch": record.key, "why": why.strip()})
+                here.start("accept", {"patch": record.key, "why": why.strip(), "who": user()})
                 st.rerun()
         if discard.button("Discard", icon=":material/close:", width="stretch", disabled=busy or discarded):
             about = {"source": here.source, "parent": here.version, "patch": record.key}
-            ledger().append("discarded", why=why.strip(), details=record.info, **about)
+            ledger().append("discarded", why=why.strip(), who=user(), details=record.info, **about)
             st.rerun()
         if adjust.button(
             "Adjust",
@@ -186,8 +186,8 @@ def measures(here: Context, comparison: dict) -> None:
     st.subheader("Metrics")
     st.dataframe(metric_table(comparison), hide_index=True)
     st.caption(f"{split}, n = {n:,}; interval of the change: 95 %, paired bootstrap over rows.")
-    left, right = st.columns(2, gap="large")
     if here.task is CLASSIFICATION:
+        left, right = side_by_side()
         with left:
             st.subheader("Reliability")
             before, after = binned(comparison, "before"), binned(comparison, "after")
@@ -202,7 +202,7 @@ def measures(here: Context, comparison: dict) -> None:
     output = outputs[0]
     if len(outputs) > 1:
         output = st.selectbox("Output", outputs, **here.choosing("output", outputs))
-    for place, kind in ((left, "answers"), (right, "residuals")):
+    for place, kind in zip(side_by_side(), ("answers", "residuals"), strict=True):
         with place:
             st.subheader(HEADINGS[kind])
             figure, alt, read = values_chart(comparison, kind, output)

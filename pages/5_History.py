@@ -23,7 +23,7 @@ from puma_dash.ui.history import (
     tree_figure,
 )
 from puma_dash.ui.panels import chart, facts, no_project
-from puma_dash.ui.state import Context, ledger, open_context
+from puma_dash.ui.state import Context, ledger, open_context, user
 
 
 def main() -> None:
@@ -115,9 +115,8 @@ def roll_back(here: Context, versions) -> None:
             if not why.strip():
                 st.error("Say why in a few words: whoever reads the history later will want to know.")
                 return
-            ledger().append(
-                "rolled back", source=here.source, parent=versions.current, target=target, why=why
-            )
+            of = {"source": here.source, "parent": versions.current, "target": target}
+            ledger().append("rolled back", why=why, who=user(), **of)
             del st.session_state["rolling"]
             st.rerun()
 
@@ -159,34 +158,30 @@ def outcome(here: Context, entry) -> None:
     comparison = entry.details.get("test") or record.validation
     st.markdown(f"**{outcome_sentence(comparison)}**")
     st.caption(text.escape(patch_sentence(record.info)))
-    left, right = st.columns(2, gap="large")
-    with left:
-        st.dataframe(metric_table(comparison), hide_index=True)
-        st.caption(f"{comparison['split']}, n = {comparison['n']:,}; 95 %, paired bootstrap over rows.")
-    with right:
-        if comparison["verdicts"]["data"]:
-            st.dataframe(verdict_table(comparison), hide_index=True)
-            st.caption("What had to hold; change of each criterion, negative is better.")
+    st.dataframe(metric_table(comparison), hide_index=True)
+    st.caption(f"{comparison['split']}, n = {comparison['n']:,}; 95 %, paired bootstrap over rows.")
+    if comparison["verdicts"]["data"]:
+        frame = verdict_table(comparison)
+        st.dataframe(frame.style.map(text.verdict_style, subset=["verdict"]), hide_index=True)
+        st.caption("What had to hold; change of each criterion, negative is better.")
     name = f"{here.source.replace(':', '-')}-entry-{entry.id}"
-    left, right, _ = st.columns([1, 1, 2])
-    left.download_button(
+    buttons = st.container(horizontal=True)
+    buttons.download_button(
         "Report",
         lambda: entry_report(entry, ledger()),
         f"{name}.html",
         "text/html",
         icon=":material/description:",
-        width="stretch",
         key="report",
     )
     if entry.kind == "accepted":
         fault = kept_fault(entry)
-        right.download_button(
+        buttons.download_button(
             "Export bundle",
             lambda: entry_bundle(entry, ledger()),
             f"{name}.zip",
             "application/zip",
             icon=":material/folder_zip:",
-            width="stretch",
             key="bundle",
             disabled=bool(fault),
             help="One zip: weights, entry, plan, comparison, report, and what it takes to check them.",

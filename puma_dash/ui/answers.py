@@ -78,9 +78,10 @@ class Classes:
         }
 
     def told(self, chosen: NDArray) -> list[str]:
-        """Such as: label 3, predicted 8 (97%)."""
-        each = zip(self.target[chosen], self.predicted[chosen], self.confidence[chosen], strict=True)
-        return [f"label {self.names[t]}, predicted {self.names[p]} ({c:.0%})" for t, p, c in each]
+        """Such as: label 3, predicted 8 (97 %)."""
+        own, said = self.words(self.target[chosen]), self.words(self.predicted[chosen])
+        sure = [text.percent(share, 0) for share in self.confidence[chosen]]
+        return [f"label {a}, predicted {b} ({c})" for a, b, c in zip(own, said, sure, strict=True)]
 
     def words(self, values: NDArray) -> list[str]:
         """Names of classes."""

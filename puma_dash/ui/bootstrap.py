@@ -12,6 +12,8 @@ from puma_dash.ui.text import escape
 from puma_dash.workspace import places
 
 LOGO = str(app_folder() / "assets" / "logo.svg")
+SIDEBAR = 220
+"""Its width in pixels; the pages need the rest."""
 PAGES = (
     ("app.py", "Workspace", ":material/folder_open:"),
     ("pages/1_Health.py", "Health", ":material/monitor_heart:"),
@@ -25,7 +27,7 @@ PAGES = (
 
 def bootstrap(title: str) -> Context | None:
     """The context of the page called ``title``, after drawing its frame; may run any number of times."""
-    st.set_page_config(page_title=f"{title} · PUMA Dash", page_icon=LOGO, layout="wide")
+    st.set_page_config(f"{title} · PUMA Dash", LOGO, layout="wide", initial_sidebar_state=SIDEBAR)
     st.logo(LOGO, size="large")
     here = context()
     jobs()

@@ -11,11 +11,12 @@ from plotly.subplots import make_subplots
 from puma_dash.ui.raster import png_uri
 from puma_dash.ui.style import (
     CATEGORICAL,
-    HARMFUL,
+    INK,
     OTHERS,
     OUTLINE,
     REMOVED,
-    VALUABLE,
+    RIGHT,
+    WRONG,
     canvas,
     floats,
     legend_key,
@@ -45,24 +46,20 @@ def confusion_change_figure(
     before[at], after[at] = cells["before"], cells["after"]
     change = after - before
     better = np.where(np.eye(c, dtype=bool), change, -change)  # more on the diagonal, less beside it
+    changed = change != 0
     limit = max(np.abs(change).max(initial=0), 1)
-    told = np.where(change == 0, _counts(after), _counts(before) + "→" + _counts(after))
+    told = np.where(changed, _counts(before) + "→" + _counts(after), _counts(after))
     told[(before == 0) & (after == 0)] = ""
     names = [plain(name, 16) for name in classes]
 
     figure = canvas(title, height=170 + 36 * c, subtitle=f"n = {n:,} rows; before→after where it changed")
     figure.add_heatmap(
-        z=floats(better),
+        z=floats(np.where(changed, better, np.nan)),
         x=names,
         y=names,
         zmin=-limit,
         zmax=limit,
-        colorscale=[
-            [0, _faded(HARMFUL, 0.55)],
-            [0.5, _faded(HARMFUL, 0)],
-            [0.5, _faded(VALUABLE, 0)],
-            [1, _faded(VALUABLE, 0.55)],
-        ],
+        colorscale=[[0, WRONG[1]], [0.5, WRONG[0]], [0.5, RIGHT[0]], [1, RIGHT[1]]],
         xgap=2,
         ygap=2,
         customdata=np.stack([before, after, change], axis=-1),
@@ -71,18 +68,18 @@ def confusion_change_figure(
         showscale=False,
     )
     x, y = np.meshgrid(np.arange(c), np.arange(c))
-    figure.add_scatter(  # text of a trace takes the page's colour, that of a heatmap guesses its own
+    figure.add_scatter(
         x=[names[k] for k in x.ravel()],
         y=[names[k] for k in y.ravel()],
         mode="text",
         text=told.ravel().tolist(),
-        textfont={"size": 12 if c <= 12 else 10},
+        textfont={"size": 12 if c <= 12 else 10, "color": np.where(changed, INK, OUTLINE).ravel().tolist()},
         hoverinfo="skip",
         showlegend=False,
     )
     swatch = {"symbol": "square", "size": 12}
-    figure.add_trace(legend_key("better", {**swatch, "color": VALUABLE}))
-    figure.add_trace(legend_key("worse", {**swatch, "color": HARMFUL}))
+    figure.add_trace(legend_key("better", {**swatch, "color": RIGHT[1]}))
+    figure.add_trace(legend_key("worse", {**swatch, "color": WRONG[1]}))
     figure.update_xaxes(title_text="predicted class", type="category")
     return figure.update_yaxes(title_text="label", type="category", autorange="reversed")
 
@@ -168,11 +165,6 @@ def _picture(classes: NDArray, confidence: NDArray, colors: Sequence[str]) -> st
     alpha = 30 + 110 * np.clip((confidence.astype(float) - chance) / (1 - chance), 0, 1)
     pixels = np.concatenate([palette[classes], alpha[..., None].astype(np.uint8)], axis=-1)
     return png_uri(pixels[::-1])
-
-
-def _faded(color: str, opacity: float) -> str:
-    """Returns a #rrggbb colour that lets the page shine through, so that text on it is read."""
-    return f"rgba{(*rgb(color), opacity)}"
 
 
 def _counts(values: NDArray) -> NDArray:

@@ -58,7 +58,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
             st.rerun()
         return
     chosen = colours[colour]
-    values, categories, _ = chosen.load()
+    values, categories = chosen.load()
     if values is None:
         running = here.job("value")
         if running is None or (not running.live and running.params.get("criterion") != chosen.criterion):
@@ -71,7 +71,6 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
     drawn = _backdrop(here, rows, chosen, colour, label)
     figure = map_figure(
         drawn,
-        title=f"{rows.n:,} training rows by {colour}",
         x_title=axes[0],
         y_title=axes[1],
         selected=rows.known(draft.selection) if len(draft.selection) else None,
@@ -121,6 +120,7 @@ def the_map(here: Context, rows: Rows, draft: Draft) -> None:
     answering = len(drawn.hover.x)
     if answering < drawn.drawn:
         counts += f" {answering:,} of them say what they are under the mouse; zoom in for more."
+    st.markdown(f"**{rows.n:,} training rows by {text.escape(colour)}**")
     chart(figure, alt, f"{counts} {read}", key=key, on_select=gestured, selection_mode=["lasso", "box"])
     if note := st.session_state.pop("note", None):
         st.toast(note, icon=":material/info:")
@@ -160,7 +160,7 @@ def _zoom(here: Context, label: str) -> Window | None:
 def _backdrop(here: Context, rows: Rows, chosen: Colouring, colour: str, label: str) -> Backdrop:
     """All rows drawn, from the cache where they have been."""
     index = here.index
-    scores = index.values.get(f"psi/{chosen.criterion}", "")
+    scores = chosen.key or index.values.get(f"psi/{chosen.criterion}", "")
     of = (rows.key, index.embeddings[label], scores or colour, here.version)
     return _drawn(of, _zoom(here, label), rows, chosen, label)
 
@@ -171,7 +171,7 @@ def _drawn(
 ) -> Backdrop:
     """All rows drawn; ``of`` names everything that this depends on besides the window."""
     xy, _ = _rows.coordinates(_label)
-    values, categories, title = _chosen.load()
+    values, categories = _chosen.load()
     assert xy is not None
     assert values is not None
     return backdrop(
@@ -179,7 +179,6 @@ def _drawn(
         color=values,
         categories=categories,
         sequential=_chosen.sequential,
-        color_title=title,
         gone=_rows.known(removed_before(_rows.here)),
         hover=lambda some: hover_texts(_rows, some),
         window=window,

@@ -248,7 +248,7 @@ def strength_figure(
             line={"color": color, "width": 2, "dash": "dash"},
             hovertemplate=f"{shown}: at most %{{y:+.3g}}{NO_BOX}",
         )
-    figure.update_xaxes(title_text="strength (1 is the whole removal)", range=ends.tolist())
+    figure.update_xaxes(title_text="strength (1: in full)", range=ends.tolist())
     return figure.update_yaxes(title_text="predicted change", showgrid=True)
 
 

@@ -10,6 +10,7 @@ import streamlit as st
 from puma_dash.core.evaluation import estimates
 from puma_dash.core.evaluation.estimates import Estimate, share_interval
 from puma_dash.ui.health import Held, Slice, confusions, figures, kept, worst_cell
+from puma_dash.ui.text import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,11 +61,6 @@ def slice_table(held: Held) -> pd.DataFrame:
         }
     )
     return table.sort_values(["p", "difference"], kind="stable", na_position="last").reset_index(drop=True)
-
-
-def percent(value: float) -> str:
-    """A share as a percentage."""
-    return "not defined" if np.isnan(value) else f"{100 * value:.1f} %"
 
 
 def interval(found: Estimate, as_percent: bool = False) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -17,6 +18,9 @@ from puma_dash.ui.panels import chart, job, signed
 from puma_dash.ui.patching import keep_plan, plan_name, plan_of_draft
 from puma_dash.ui.state import Context
 from puma_dash.workspace.drafts import Draft
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
 
 REFINED = {"classification": "accuracy, ECE and flips", "regression": "RMSE, MAE and R²"}
 
@@ -48,7 +52,7 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
                     on_click=lambda: refine(here, draft),
                 )
         st.markdown(f"**Forecast** for {draft.marked:,} marked rows")
-        st.table(forecast_table(here, draft, refined), border="horizontal")
+        st.table(numbers(forecast_table(here, draft, refined)), border="horizontal")
         told = "Change: the sum of psi of the marked rows."
         if len(draft.relabel) and refined is None:
             told += f" It leaves out the {len(draft.relabel):,} new labels; Refine works out what they do."
@@ -73,17 +77,24 @@ def forecast_table(here: Context, draft: Draft, refined: dict[str, Any] | None) 
     found = forecasts_now(here, draft)
     index = pd.Index([f"{here.criteria[name]['label']} ({here.criteria[name]['unit']})" for name in found])
     table = {
-        "now": [f"{value:.4f}" for value, _ in found.values()],
-        "change": [signed(change) if change else "0" for _, change in found.values()],
+        "now": [value for value, _ in found.values()],
+        "change": [change for _, change in found.values()],
     }
     if refined is not None:
-        table["refined"] = [signed(refined["refined"].get(name)) for name in found]
+        table["refined"] = [refined["refined"].get(name, np.nan) for name in found]
     return pd.DataFrame(table, index=index)
+
+
+def numbers(table: pd.DataFrame) -> Styler:
+    """A table of values and changes as it is shown: four digits, and changes with their sign."""
+    changes = [name for name in ("change", "refined") if name in table]
+    return table.style.format("{:.4f}").format(signed, subset=changes, na_rep="–")
 
 
 def refined_forecast(here: Context, found: dict[str, Any], plan: dict[str, Any]) -> None:
     """What the refined forecast adds: metrics, flips, and how all of it goes with strength."""
-    st.dataframe(text.forecast_table(found["metrics"]), hide_index=True)
+    metrics = pd.DataFrame(**found["metrics"]).rename(index=text.metric)
+    st.table(numbers(metrics), border="horizontal")
     flips = f"; {found['flips']:,} of them change class" if here.task is CLASSIFICATION else ""
     st.caption(f"Predicted on {found['diagnostics']['n']:,} validation rows, with compensation{flips}.")
     strength_chart(here, found["strengths"], list(plan["hold"]), plan, key="forecast-strength")
@@ -106,5 +117,5 @@ def strength_chart(
     given = (table.index, changes, rails)
     if told is not None:
         st.markdown(text.escape(told(*given, plan["strength"])))
-    figure = strength_figure(*given, at=plan["strength"], title="Predicted change against strength")
+    figure = strength_figure(*given, at=plan["strength"], title="Predicted change")
     chart(figure, text.strength_alt(*given, at=plan["strength"]), text.READ_STRENGTH, key=key)

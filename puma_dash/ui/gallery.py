@@ -12,7 +12,7 @@ from puma_dash.core.task import CLASSIFICATION
 from puma_dash.ui.answers import Classes
 from puma_dash.ui.explore import Rows, gallery, ranking
 from puma_dash.ui.state import Context
-from puma_dash.ui.story import open_story, story
+from puma_dash.ui.story import open_story
 from puma_dash.workspace.drafts import Draft
 
 PAGE = 60
@@ -20,17 +20,8 @@ ORDERS = ("most harmful", "most valuable", "least confident", "largest loss", "r
 """The third is only for classes."""
 
 
-def details(here: Context, rows: Rows, draft: Draft) -> None:
-    """The selected rows, or all where none is, and beside them the story of one."""
-    left, right = st.columns([1.7, 1], gap="medium")
-    with left:
-        listed(here, rows, draft)
-    with right:
-        story(here, rows, draft)
-
-
-def listed(here: Context, rows: Rows, draft: Draft) -> None:
-    """One page of the rows, in the order asked for, and what to do with those ticked."""
+def gallery_page(here: Context, rows: Rows, draft: Draft) -> None:
+    """One page of the selected rows, or of all where none is, and what to do with those ticked."""
     chosen = draft.selection if len(draft.selection) else np.arange(rows.n)
     pages = -(-len(chosen) // PAGE)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -40,8 +31,15 @@ def listed(here: Context, rows: Rows, draft: Draft) -> None:
         order = st.selectbox("Sort by", orders, label_visibility="collapsed", width=170, **choice)
         page = 1
         if pages > 1:
-            choice = here.choosing(f"page of {pages}, {order}", range(1, pages + 1))
-            page = st.pagination(pages, max_visible_pages=5, **choice)
+            name = f"page of {pages}, {order}"
+            page = st.pagination(
+                pages,
+                default=here.view.get(name, 1),
+                max_visible_pages=5,
+                width=260,
+                key=name,
+                on_change=lambda: here.keep(name, st.session_state[name]),
+            )
     shown = page_of(_keys(here, rows, order)[chosen], chosen, page)
     first = (page - 1) * PAGE + 1
     whole = f"{len(chosen):,} selected of {rows.n:,}" if len(draft.selection) else f"all {rows.n:,} rows"

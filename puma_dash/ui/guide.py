@@ -42,7 +42,7 @@ STEPS = (
 FORMULAS = (
     (
         "Training minimises J(θ), the mean loss of the n training rows plus weight decay. Counting row j "
-        "with weight 1 + e_j moves its minimum, to first order, by",
+        "with weight $1 + e_j$ moves its minimum, to first order, by",
         r"\Delta\theta = -\tfrac{1}{n}\, B^{-1} \sum_j e_j \nabla \ell_j(\theta)",
     ),
     (
@@ -68,8 +68,8 @@ FORMULAS = (
 )
 
 GLOSSARY = {
-    "psi": "Influence of a training row on a criterion. Removing row j changes the criterion by about psi_j "
-    "/ n. Negative: removing it helps (harmful). Positive: the row is valuable.",
+    "psi": "Influence of a training row on a criterion. Removing row j changes the criterion by about "
+    r"$\psi_j / n$. Negative: removing it helps (harmful). Positive: the row is valuable.",
     "criterion": "A number of the model on evaluation rows, lower is better.",
     "held criterion, rail": "A criterion that a patch must not make worse by more than its tolerance.",
     "forecast": "What marking rows is predicted to do, before anything is changed.",

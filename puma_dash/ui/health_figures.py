@@ -14,13 +14,17 @@ from puma_dash.ui.figures import NO_BOX, histogram_figure, psi_limits
 from puma_dash.ui.style import (
     BEFORE,
     HARMFUL,
+    INK,
     LASSO,
     OUTLINE,
+    RIGHT,
+    WRONG,
     canvas,
     floats,
     legend_key,
     plain,
 )
+from puma_dash.ui.text import percent
 
 READ_CONFUSIONS = (
     "Rows are true classes, columns predictions; blue is right, orange wrong, the stronger the larger its "
@@ -34,8 +38,6 @@ READ_PSI = (
     "Bars count training rows, on a logarithmic scale; the dotted lines are three robust standard deviations "
     "from the median. What lies left of them is worth a look first."
 )
-# Light enough on both pages for the same dark figures in them.
-RIGHT, WRONG, INK = ("#DCEAFB", "#74ACF0"), ("#FDEBD6", "#F4A24B"), "#1C2430"
 PICKED = {"color": LASSO, "width": 3}
 
 
@@ -79,7 +81,7 @@ def confusion_figure(
         text=[f"{count:,}" if count else "" for count in counts.ravel()],
         hovertext=[
             f"{shown_names[i]} predicted {shown_names[j]}: {counts[i, j]:,} of {counts[i].sum():,} "
-            f"({shares[i, j]:.1%})"
+            f"({percent(shares[i, j])})"
             for i, j in zip(true, predicted, strict=True)
         ],
         hovertemplate=f"%{{hovertext}}{NO_BOX}",

@@ -11,11 +11,11 @@ from puma_dash.core.evaluation import estimates
 from puma_dash.core.evaluation.estimates import Estimate
 from puma_dash.ui import health, health_figures
 from puma_dash.ui.explore import Rows, main_psi
-from puma_dash.ui.findings import interval, percent
+from puma_dash.ui.findings import interval
 from puma_dash.ui.health import Held, Slice
 from puma_dash.ui.panels import chart, duration, job, plain_number
 from puma_dash.ui.state import Context, entry
-from puma_dash.ui.text import escape
+from puma_dash.ui.text import escape, percent
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -171,9 +171,8 @@ def agreement_figure(patches: pd.DataFrame, *, title: str, unit: str) -> go.Figu
     values = patches[["predicted", "measured"]].to_numpy(np.float64)
     reach = 1.15 * (np.nanmax(np.abs(values), initial=0.0) or 1.0)
     ends = np.array([-reach, reach])
-    figure = canvas(
-        title[:1].upper() + title[1:], height=380, subtitle=f"n = {len(patches):,} patches; in {unit}"
-    )
+    said = f"n = {len(patches):,} patch{'es' * (len(patches) != 1)}; in {unit}"
+    figure = canvas(title[:1].upper() + title[1:], height=380, subtitle=said)
     for slope, width, dash, opacity in (
         (1.0, 1.5, "dot", 1.0),
         (2.0, 1, "solid", 0.35),

@@ -26,7 +26,11 @@ from puma_dash.ui.style import (
 
 STEPS = 62  # of psi on each side of 0
 LEVELS = 2 * STEPS + 1
-BAR = {"thickness": 12, "outlinewidth": 0, "len": 0.85}
+BAR: dict[str, Any] = {
+    **{"orientation": "h", "lenmode": "pixels", "len": 210, "thickness": 10, "outlinewidth": 0},
+    **{"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "ypad": 4},
+}
+"""Above the map, whose width it leaves alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +52,7 @@ class Look:
     key: list[go.Scatter]
 
 
-def psi_look(psi: ArrayLike, title: str) -> Look:
+def psi_look(psi: ArrayLike) -> Look:
     """Returns the diverging look; levels alternate between harmful and valuable while |psi| grows."""
     values = np.nan_to_num(floats(psi))
     limit = psi_limits(values)
@@ -66,16 +70,15 @@ def psi_look(psi: ArrayLike, title: str) -> Look:
         "cmax": limit,
         "showscale": True,
         "colorbar": {
-            "title": {"text": f"{plain(title, 24)}<br>&nbsp;"},
             "tickvals": floats([-limit, 0, limit]),
-            "ticktext": [f"≤ −{limit:.2g}<br>harmful", "0", f"≥ {limit:.2g}<br>valuable"],
+            "ticktext": [f"≤ −{limit:.2g} harmful", "psi 0", f"≥ {limit:.2g} valuable"],
             **BAR,
         },
     }
     return Look(level, np.abs(share) > 0.5, palette.astype(np.uint8), scale, [])
 
 
-def sequential_look(values: ArrayLike, title: str) -> Look:
+def sequential_look(values: ArrayLike) -> Look:
     """Returns the look of numbers from low to high, the higher the further on top; missing ones are grey."""
     values = floats(values)
     finite = np.isfinite(values)
@@ -93,7 +96,6 @@ def sequential_look(values: ArrayLike, title: str) -> Look:
         "cmax": high,
         "showscale": True,
         "colorbar": {
-            "title": {"text": f"{plain(title, 24)}<br>&nbsp;"},
             "tickvals": floats([low, (low + high) / 2, high]),
             "ticktext": [f"≤ {low:.3g}", f"{(low + high) / 2:.3g}", f"≥ {high:.3g}"],
             **BAR,

@@ -34,8 +34,10 @@ SHARP_LIMIT = 5_000
 """Up to so many rows in sight the picture is twice as fine, and each row answers the mouse."""
 HOVER_SAMPLE = 2_000
 """So many of them answer where there are more."""
-PICTURE, SHARP_PICTURE = (960, 800), (1920, 1600)
-"""Width and height in pixels; the browser fits them to the plot."""
+PICTURE, SHARP_PICTURE = (1000, 760), (2000, 1520)
+"""Width and height in pixels, in one proportion, which the axes keep whatever room the browser has."""
+SPARE = 1.5
+"""So many times the window is drawn in each direction, for plots that are wider or higher than it."""
 
 BRIGHT, DIM, GONE_BRIGHT, GONE_DIM = 0.9, 0.26, 0.45, 0.15  # opacity
 GONE = 1  # the level of rows that an earlier version removed, below all others
@@ -55,7 +57,9 @@ class Backdrop:
         y: Vertical coordinates (n,).
         level: What lies on top of what (n,), in 1 to DIMMED.
         look: How rows are coloured.
-        window: The data coordinates of the picture's edges.
+        window: The data coordinates that are to be seen, at least.
+        reach: Those of the picture's edges.
+        ratio: Length of a unit upwards for each of one to the right, so that discs are round.
         size: Its width and height in pixels.
         radius: Of a row in pixels.
         picture: Levels of all rows (height, width).
@@ -69,6 +73,8 @@ class Backdrop:
     level: NDArray[np.uint8]
     look: Look
     window: raster.Window
+    reach: raster.Window
+    ratio: float
     size: tuple[int, int]
     radius: int
     picture: raster.Levels
@@ -83,7 +89,6 @@ def backdrop(
     color: ArrayLike,
     categories: Sequence[str] | None = None,
     sequential: bool = False,
-    color_title: str = "psi",
     gone: Rows = NO_ROWS,
     hover: Callable[[Rows], Sequence[str]] | None = None,
     window: raster.Window | None = None,
@@ -97,7 +102,6 @@ def backdrop(
         color: psi (n,), or codes (n,) into `categories`, negative for a missing value.
         categories: Labels of the codes; None if `color` is psi.
         sequential: Whether `color` holds numbers (n,) from low to high rather than psi.
-        color_title: What the colour means.
         gone: Rows that an earlier version removed; they are drawn grey, below all others.
         hover: What to say of some rows (m,), a text each.
         window: The part ((x0, x1), (y0, y1)) to show, ends in any order; None shows all rows.
@@ -106,28 +110,31 @@ def backdrop(
     if categories is not None:
         look = category_look(color, categories, xy)
     else:
-        look = (sequential_look if sequential else psi_look)(color, color_title)
+        look = (sequential_look if sequential else psi_look)(color)
     level = look.level + np.uint8(GONE)
     level[gone] = GONE
-    edges = _all_rows(xy) if window is None else (_ends(*window[0]), _ends(*window[1]))
+    whole = _all_rows(xy)
+    ratio = _width(whole) / _height(whole) * PICTURE[1] / PICTURE[0]
+    edges = whole if window is None else (_ends(*window[0]), _ends(*window[1]))
+    reach = whole if window is None else _around(edges, ratio)
     x, y = np.ascontiguousarray(xy.T)
-    (left, right), (bottom, top) = edges
+    (left, right), (bottom, top) = reach
     seen = np.flatnonzero((x >= left) & (x <= right) & (y >= bottom) & (y <= top))
     sharp = len(seen) <= SHARP_LIMIT
     size = SHARP_PICTURE if sharp else PICTURE
     radius = (
         round(np.interp(np.log10(len(seen) + 1), [2, 4.3], [13, 6])) if sharp else _radius(size, len(seen))
     )
-    picture = _stamped(x, y, level, look.large, edges, size, radius, seen)
+    picture = _stamped(x, y, level, look.large, reach, size, radius, seen)
     answering = seen if sharp else seen[:: -(-len(seen) // HOVER_SAMPLE)]
     trace = _hover(x, y, answering, hover)
-    return Backdrop(x, y, level, look, edges, size, radius, picture, len(seen), len(gone), trace)
+    drawn = size, radius, picture, len(seen)
+    return Backdrop(x, y, level, look, edges, reach, ratio, *drawn, len(gone), trace)
 
 
 def map_figure(
     rows: Backdrop,
     *,
-    title: str,
     x_title: str,
     y_title: str,
     selected: Rows | None = None,
@@ -139,7 +146,6 @@ def map_figure(
 
     Args:
         rows: All of them, drawn.
-        title: What is read off the map.
         x_title: What grows to the right.
         y_title: What grows upwards.
         selected: Rows that are selected; None dims nothing.
@@ -156,17 +162,23 @@ def map_figure(
     if rows.gone:
         dot = {"color": OTHERS, "size": 9, "opacity": GONE_BRIGHT}
         traces.append(legend_key(f"removed before ({rows.gone:,})", dot))
-    figure = canvas(title, height=560).add_traces(traces)
+    figure = canvas("", height=560).add_traces(traces)
     figure.add_layout_image(_picture(rows, selected, marks))
     axis = {"showline": True, "fixedrange": False}
+    across, up = (_exactly(ends) for ends in rows.window)
+    round_discs = {"scaleanchor": "x", "scaleratio": rows.ratio}
     return figure.update_layout(
-        xaxis={**axis, "title": {"text": plain(x_title, 80)}, "range": rows.window[0]},
-        yaxis={**axis, "title": {"text": plain(y_title, 60)}, "range": rows.window[1]},
+        xaxis={**axis, "title": {"text": plain(x_title, 80)}, "autorangeoptions": across},
+        yaxis={**axis, "title": {"text": plain(y_title, 60)}, "autorangeoptions": up, **round_discs},
+        margin={"r": 34},  # room for the buttons, which stand beside the rows, not above them
         dragmode="lasso",
         newselection={"line": {"color": LASSO, "width": 2, "dash": "solid"}},
         # What was drawn stays lit until the picture follows. This opacity is of fill and line together.
         activeselection={"fillcolor": LASSO, "opacity": 0.25},
-        modebar={"remove": ["zoom2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"]},
+        modebar={
+            "orientation": "v",
+            "remove": ["zoom2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
+        },
     )
 
 
@@ -207,11 +219,11 @@ def _picture(rows: Backdrop, selected: Rows | None, marks: list[_Mark]) -> go.la
     if selected is None:
         picture = np.where(rows.picture > 0, rows.picture + np.uint8(DIMMED), np.uint8(0))
     else:
-        given = rows.x, rows.y, rows.level, rows.look.large, rows.window, rows.size, rows.radius
+        given = rows.x, rows.y, rows.level, rows.look.large, rows.reach, rows.size, rows.radius
         bright = _stamped(*given, selected)
         picture = np.where(bright > 0, bright + np.uint8(DIMMED), rows.picture)
 
-    (left, right), (bottom, top) = rows.window
+    (left, right), (bottom, top) = rows.reach
     palette = np.zeros((256, 4), dtype=np.uint8)
     for first, opacity, of_gone in ((0, DIM, GONE_DIM), (DIMMED, BRIGHT, GONE_BRIGHT)):
         palette[first + GONE] = *rgb(OTHERS), round(255 * of_gone)
@@ -224,9 +236,9 @@ def _picture(rows: Backdrop, selected: Rows | None, marks: list[_Mark]) -> go.la
         at = x[seen], y[seen], np.full(seen.sum(), mark_level, dtype=np.uint8)
         reach = rows.size[0] // PICTURE[0] * _radius(PICTURE, len(at[0]), cover=0.1, largest=10)
         if reach > 4:  # room for a clear rim, which sets the mark off from rows of any colour, on any page
-            rim = raster.draw(*at, rows.window, rows.size, raster.grown(mark.shape(reach)))
+            rim = raster.draw(*at, rows.reach, rows.size, raster.grown(mark.shape(reach)))
             picture[rim > 0] = 0
-        np.maximum(picture, raster.draw(*at, rows.window, rows.size, mark.shape(reach)), out=picture)
+        np.maximum(picture, raster.draw(*at, rows.reach, rows.size, mark.shape(reach)), out=picture)
     return go.layout.Image(
         source=raster.png_uri(picture, palette),
         xref="x",
@@ -292,6 +304,29 @@ def _all_rows(xy: NDArray[np.float32]) -> raster.Window:
         margin = 0.04 * (high - low)
         ends.append(_ends(low - margin, high + margin))
     return ends[0], ends[1]
+
+
+def _around(window: raster.Window, ratio: float) -> raster.Window:
+    """Returns a window about the middle of another that holds it with room to spare, as wide as a picture."""
+    width = SPARE * max(_width(window), _height(window) * ratio * PICTURE[0] / PICTURE[1])
+    height = width / ratio * PICTURE[1] / PICTURE[0]
+    x, y = (sum(ends) / 2 for ends in window)
+    return (x - width / 2, x + width / 2), (y - height / 2, y + height / 2)
+
+
+def _exactly(ends: tuple[float, float]) -> dict[str, float]:
+    """Returns the ends of an axis as those of its automatic range, which a resized plot begins from anew."""
+    return {"minallowed": ends[0], "maxallowed": ends[1]}
+
+
+def _width(window: raster.Window) -> float:
+    """Returns how far a window reaches to the right."""
+    return window[0][1] - window[0][0]
+
+
+def _height(window: raster.Window) -> float:
+    """Returns how far a window reaches upwards."""
+    return window[1][1] - window[1][0]
 
 
 def _ends(one: float, other: float) -> tuple[float, float]:

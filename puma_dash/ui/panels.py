@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -12,7 +12,12 @@ from puma_dash.ui.state import Context, jobs
 from puma_dash.ui.text import escape
 from puma_dash.workspace.jobs import JobState
 
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
 POLL_SECONDS = 0.5
+SIDE = 580
+"""Pixels of the right one of two containers: a table of seven columns has room."""
 
 
 def no_project() -> None:
@@ -149,6 +154,12 @@ def plain_number(value: float, digits: int = 3) -> str:
     if math.isnan(value):
         return "not defined"
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
+
+
+def side_by_side() -> tuple[DeltaGenerator, DeltaGenerator]:
+    """Two containers beside each other; where the page is too narrow for both, below each other."""
+    with st.container(horizontal=True, gap="medium"):
+        return st.container(), st.container(width=SIDE)
 
 
 def chart(figure: Any, alt: str, read: str, *, key: str, **options: Any) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from puma_dash.ui.answers import Classes
 from puma_dash.ui.explore import Rows
+from puma_dash.ui.text import percent
 from puma_dash.workspace.drafts import Draft
 from puma_dash.workspace.store import Store, home, key
 
@@ -158,12 +159,12 @@ def _large(rows: Rows, draft: Draft, weight: np.ndarray) -> list[Caution]:
     if not len(large):
         return []
     most = large[np.argsort(-share[large], kind="stable")][:NAMED]
-    named = ", ".join(f"{names[k]} ({share[k]:.0%})" for k in most)
+    named = ", ".join(f"{names[k]} ({percent(share[k], 0)})" for k in most)
     which = named if len(large) <= NAMED else f"{len(large)} of {len(share)} classes, most of {named}"
     return [
         Caution(
-            f"More than {LARGE_SHARE:.0%} is taken out of {which}. For groups this large the straight-line "
-            "forecast is rough: look at what is measured."
+            f"More than {percent(LARGE_SHARE, 0)} is taken out of {which}. For groups this large the "
+            "straight-line forecast is rough: look at what is measured."
         )
     ]
 

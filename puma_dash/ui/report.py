@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -212,7 +212,9 @@ def section(comparison: dict[str, Any]) -> dict[str, Any]:
         "verdicts": _table(verdict_table(comparison)) if comparison["verdicts"]["data"] else "",
         "metrics": _table(metric_table(comparison)),
         "flips": comparison.get("flips", {}),
-        "groups": "" if groups.empty else _table(_rates(groups, "{:.1%}" if classes else "{:.4g}")),
+        "groups": ""
+        if groups.empty
+        else _table(_rates(groups, text.percent if classes else "{:.4g}".format)),
         "rate": "Accuracy" if classes else "RMSE",
         **(_of_classes(comparison) if classes else _of_values(comparison)),
     }
@@ -266,7 +268,7 @@ def examples_of(plan: dict[str, Any], arrays: Arrays, known: dict[str, Any]) -> 
         "model said": answers.words(answers.predicted[chosen]),
     }
     if isinstance(answers, Classes):
-        told["confidence"] = [f"{value:.0%}" for value in answers.confidence[chosen]]
+        told["confidence"] = [text.percent(value, 0) for value in answers.confidence[chosen]]
     table = pd.DataFrame({**told, "loss": [plain_number(value, 2) for value in arrays["loss"][chosen]]})
     for column in known["columns"]:
         values, categories = arrays[f"column.{column['name']}"][chosen], column["categories"]
@@ -298,13 +300,13 @@ def _marked(comparison: dict[str, Any]) -> pd.DataFrame:
 
     frame = pd.DataFrame(**comparison["marked"])
     for column in frame.columns[2:]:
-        share = column.startswith("accuracy")
-        frame[column] = [f"{value:.1%}" if share else plain_number(value) for value in frame[column]]
+        shown = text.percent if column.startswith("accuracy") else plain_number
+        frame[column] = frame[column].map(shown)
     return frame
 
 
-def _rates(groups: pd.DataFrame, form: str) -> pd.DataFrame:
-    return groups.assign(before=groups["before"].map(form.format), after=groups["after"].map(form.format))
+def _rates(groups: pd.DataFrame, shown: Callable[[float], str]) -> pd.DataFrame:
+    return groups.assign(before=groups["before"].map(shown), after=groups["after"].map(shown))
 
 
 def _facts(diagnostics: dict[str, Any]) -> list[tuple[str, str]]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from puma_dash.workspace.ledger import Ledger
 
 DEMO_SOURCES = tuple(DEMOS)
+USER_HEADER = "PUMA_DASH_USER_HEADER"
+"""The environment variable with the name of the header in which a proxy says who is at the browser."""
 WARM_AFTER = 3.0
 """Seconds after the first view at which the worker starts to import; a job starts it at once."""
 
@@ -52,6 +54,18 @@ def ledger() -> Ledger:
     from puma_dash.workspace.ledger import Ledger  # a third of a second, not at import
 
     return Ledger(home())
+
+
+def user() -> str:
+    """Who is at the browser; empty where nobody knows, and the server's account stands for all.
+
+    It is who is logged in (st.login), or whom a proxy that asks for a log-in names, in the header that
+    ``PUMA_DASH_USER_HEADER`` says. Without that setting no header is believed: anybody can write one.
+    """
+    if st.user.get("is_logged_in"):
+        return str(st.user.get("email") or st.user.get("name") or "")
+    header = os.environ.get(USER_HEADER)
+    return st.context.headers.get(header, "") if header else ""
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)

@@ -28,17 +28,17 @@ def open_story(here: Context, row: int) -> None:
 
 def story(here: Context, rows: Rows, draft: Draft) -> None:
     """The story last opened: what the pages know at once, and the rest when the worker has found it."""
-    title_at, number_at, close_at = st.columns([1.3, 1, 0.5], vertical_alignment="center")
     state = here.job("story")
     row = None if state is None else int(state.params["row"])
-    title_at.subheader("Story" if row is None else f"Row {row:,}")
+    line = st.container(horizontal=True, vertical_alignment="center", gap="xsmall")
+    line.subheader("Story" if row is None else f"Row {row:,}", width="stretch")
 
     def asked() -> None:
         number = st.session_state["story_number"]
         if number is not None:
             open_story(here, int(number))
 
-    number_at.number_input(
+    line.number_input(
         "Story of row number",
         0,
         rows.n - 1,
@@ -46,6 +46,7 @@ def story(here: Context, rows: Rows, draft: Draft) -> None:
         key="story_number",
         placeholder="row number",
         label_visibility="collapsed",
+        width=118,
         on_change=asked,
     )
     if state is None or row is None or row >= rows.n:
@@ -54,7 +55,7 @@ def story(here: Context, rows: Rows, draft: Draft) -> None:
             "what it is suspected of."
         )
         return
-    close_at.button(
+    line.button(
         "", icon=":material/close:", key="close_story", help="Close", on_click=lambda: here.forget("story")
     )
     with st.container(border=True):
@@ -73,7 +74,7 @@ def known(here: Context, rows: Rows, draft: Draft, row: int) -> None:
     own, predicted = (
         rows.answers.words(values[at])[0] for values in (rows.answers.target, rows.answers.predicted)
     )
-    sure = f" ({rows.answers.confidence[row]:.0%})" if isinstance(rows.answers, Classes) else ""
+    sure = f" ({text.percent(rows.answers.confidence[row], 0)})" if isinstance(rows.answers, Classes) else ""
     pairs = [
         (here.task.target.capitalize(), text.escape(own)),
         ("Prediction", f"{text.escape(predicted)}{sure}"),

@@ -37,6 +37,8 @@ SEQUENTIAL = ((0.0, "#D0B63A"), (0.5, "#2E9C7F"), (1.0, "#4A5A9E"))
 
 BEFORE, AFTER = "#6F87A0", "#E67E00"
 REMOVED, UPWEIGHTED, RELABELLED = "#CF2A2A", "#00A07A", "#8E44CF"
+# Pale and strong, of cells light enough on both pages for the same dark figures in them.
+RIGHT, WRONG, INK = ("#DCEAFB", "#74ACF0"), ("#FDEBD6", "#F4A24B"), "#1C2430"
 LASSO = "#B02FC4"  # no row is drawn in it
 OUTLINE = "#7F8794"
 PANEL = "#39424F"  # behind white text
@@ -100,7 +102,8 @@ def canvas(title: str, *, height: int, subtitle: str = "") -> go.Figure:
         subtitle: How many rows it rests on.
     """
     title = paragraph(title, 60)
-    lines = title.count("<br>") + 1  # Plotly's own automargin cuts off all but the last
+    lines = title.count("<br>") + bool(title)  # Plotly's own automargin cuts off all but the last
+    above = 8 + 18 * bool(title) + 22 * lines + (20 if subtitle else 0)
     axis = {
         "showgrid": False,
         "gridcolor": FAINT,
@@ -125,7 +128,7 @@ def canvas(title: str, *, height: int, subtitle: str = "") -> go.Figure:
         },
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
-        "margin": {"l": 8, "r": 8, "t": 26 + 22 * lines + (20 if subtitle else 0), "b": 8},
+        "margin": {"l": 8, "r": 8, "t": above, "b": 8},
         "legend": {
             "orientation": "h",
             "x": 0,

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PSI_SENTENCE = (
     "Criterion: lower is better. psi < 0: removing this row is predicted to improve it (harmful). "
@@ -46,8 +43,8 @@ READ_STRENGTH = (
 )
 READ_CLASSES = "The ring is the rate before, the disc after; the longer the line, the larger the change."
 READ_CONFUSION = (
-    "Rows of a label across, what the model takes them for down. Blue cells moved the right way, orange ones "
-    "the wrong way: more on the diagonal is right, more beside it wrong."
+    "A line for each label, a column for what the model takes it for. Blue cells moved the right way, orange "
+    "ones the wrong way: more on the diagonal is right, more beside it wrong."
 )
 READ_REGIONS = (
     "The hue is the class the model answers there, the paler the less sure it is. Dots are training rows in "
@@ -164,7 +161,7 @@ def regions_alt(regions: Mapping[str, ArrayLike], classes: Sequence[str]) -> str
     before, after = np.asarray(regions["class"])
     return (
         f"Decision regions of {len(classes)} classes before and after, side by side; the answer changes on "
-        f"{np.mean(before != after):.0%} of the plane shown."
+        f"{percent(np.mean(before != after), 0)} of the plane shown."
     )
 
 
@@ -195,13 +192,14 @@ METRICS = {
 }
 
 
-def forecast_table(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Returns the refined forecast as a table to show."""
-    import pandas as pd
+def metric(name: str) -> str:
+    """Returns what people call a metric, or a gap between groups."""
+    return METRICS.get(name, name.capitalize())
 
-    frame = pd.DataFrame(**metrics).round(4)
-    frame.insert(0, "metric", [METRICS[name] for name in frame.index])
-    return frame
+
+def percent(share: float, digits: int = 1) -> str:
+    """Returns a share as a percentage."""
+    return "not defined" if np.isnan(share) else f"{100 * share:.{digits}f} %"
 
 
 class Demo(NamedTuple):
@@ -216,7 +214,7 @@ class Demo(NamedTuple):
 DEMOS = {
     "digits": Demo(
         "Handwritten digits",
-        "1 000 real images to train on, 100 of them with a wrong label. Find those, patch them away.",
+        "1,000 real images to train on, 100 of them with a wrong label. Find those, patch them away.",
         "A 64-32-10 network, trained in about 3 s.",
         "Try digits",
     ),

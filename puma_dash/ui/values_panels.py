@@ -10,7 +10,7 @@ from puma_dash.ui.gesture import is_empty_gesture, rows_inside
 from puma_dash.ui.health import Slice
 from puma_dash.ui.health_figures import clicked
 from puma_dash.ui.health_panels import card, checks, explore_these, influence, pick_slice
-from puma_dash.ui.panels import chart, plain_number
+from puma_dash.ui.panels import chart, plain_number, side_by_side
 from puma_dash.ui.state import Context
 from puma_dash.ui.text import escape
 from puma_dash.ui.values import HeldValues
@@ -32,12 +32,12 @@ def values_health(here: Context) -> None:
     if len(held.outputs) > 1:
         chosen = st.selectbox("Output", held.outputs, **here.choosing("output", held.outputs))
         output = held.outputs.index(chosen)
-    left, right = st.columns([1, 1.4], gap="large")
+    left, right = side_by_side()
     with left:
         predictions(here, held, output)
     with right:
         slices(here, held)
-    left, right = st.columns(2, gap="large")
+    left, right = side_by_side()
     with left:
         residuals(here, held, output)
     with right:
@@ -124,7 +124,7 @@ def slices(here: Context, held: HeldValues) -> None:
         "Sorted by evidence: how rarely absolute errors of a random set of that size rank as high "
         f"(Mann-Whitney). Of {ranked:,} slices, about {max(1, round(0.05 * ranked)):,} would fall below p = "
         f".05 by chance alone, so p is corrected for that (Holm). Slices of fewer than {findings.FEW} rows "
-        "are not ranked. Columns of numbers are cut into quarters. Click a line's box to pick it."
+        "are not ranked. Columns of numbers are cut into quarters. Click a line's circle to pick it."
     )
     if not len(table):
         st.caption("All predictions are the same: there is nothing to slice.")

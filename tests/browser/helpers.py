@@ -10,15 +10,21 @@ from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from playwright.sync_api import Error
+from playwright.sync_api import Error, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+ENDS = (signal.SIGTERM, signal.SIGKILL)
+
+
 @contextmanager
-def serving(app, home, log, cwd=ROOT):
-    """Yields the base URL of a Streamlit server that runs `app`; its output goes to the file `log`."""
-    port = free_port()
+def serving(app, home, log, cwd=ROOT, port=None, ends=ENDS):
+    """Yields the base URL of a Streamlit server that runs `app`; its output goes to the file `log`.
+
+    It is ended by the signals `ends`, each where the one before did not help.
+    """
+    port = port or free_port()
     command = [sys.executable, "-m", "puma_dash.ui.server", "run", str(app), "--server.port", str(port)]
     environment = os.environ | {"PUMA_DASH_HOME": str(home), "STREAMLIT_SERVER_HEADLESS": "true"}
     with (
@@ -37,7 +43,7 @@ def serving(app, home, log, cwd=ROOT):
             wait_for_health(port, process, log)
             yield f"http://127.0.0.1:{port}"
         finally:
-            stop_group(process)
+            stop_group(process, ends)
 
 
 def free_port():
@@ -68,9 +74,9 @@ def is_healthy(port):
             return False
 
 
-def stop_group(process):
+def stop_group(process, ends=ENDS):
     """Ends the process and all that is in its group: politely, then for good."""
-    for end in (signal.SIGTERM, signal.SIGKILL):
+    for end in ends:
         with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, end)
             process.wait(10)
@@ -79,7 +85,8 @@ def stop_group(process):
 def wait_until_idle(page, timeout=60_000):
     """Returns once the page's script has not run for a third of a second.
 
-    That long because a click sets the script running only when the server has heard of it.
+    That long because a click sets the script running only when the server has heard of it; on a slow machine
+    that takes longer, so what a click brings about is better waited for.
     """
     page.evaluate("delete window.idleSince")
     page.wait_for_function(
@@ -90,6 +97,24 @@ def wait_until_idle(page, timeout=60_000):
         }""",
         timeout=timeout,
     )
+
+
+def metric(page, label):
+    """The number under a metric's label, as it is shown."""
+    return page.get_by_test_id("stMetric").filter(has_text=label).get_by_test_id("stMetricValue")
+
+
+def expect_count(page, label, number):
+    """Returns once that number is under a metric's label, and the page at rest."""
+    expect(metric(page, label)).to_have_text(f"{number:,}")
+    wait_until_idle(page)
+
+
+def changed_count(page, label, before):
+    """The number under a metric's label once it is another than before, and the page at rest."""
+    expect(metric(page, label)).not_to_have_text(f"{before:,}")
+    wait_until_idle(page)
+    return int(metric(page, label).inner_text().replace(",", ""))
 
 
 def settled_box(target, seconds=30):

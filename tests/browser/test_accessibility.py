@@ -5,7 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from puma_dash.ui.bootstrap import PAGES
-from tests.browser.helpers import wait_until_idle
+from tests.browser.helpers import expect_count, wait_until_idle
 
 SERIOUS = {"serious", "critical"}
 
@@ -19,9 +19,9 @@ def project(browser, server):
         page.get_by_role("button", name="Explore the training rows").click(timeout=120_000)
         wait_until_idle(page)
         page.get_by_role("button", name="50 most harmful").click()
-        wait_until_idle(page)
+        expect_count(page, "Selected", 50)
         page.get_by_role("button", name="Mark remove").click()
-        wait_until_idle(page)
+        expect_count(page, "Marked", 50)
         return page.url.partition("?")[2]
 
 

@@ -4,8 +4,8 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.browser.helpers import settled_box, wait_until_idle
-from tests.browser.test_golden_path import count, explore
+from tests.browser.helpers import expect_count, settled_box, wait_until_idle
+from tests.browser.test_golden_path import explore
 
 __all__ = ["explore"]  # the fixture
 
@@ -19,7 +19,7 @@ def cell(page, column, row):
 def test_a_ticked_row_opens_its_story_and_leaves_the_selection(explore):
     page = explore
     page.get_by_role("button", name="50 most harmful").click()
-    wait_until_idle(page)
+    expect_count(page, "Selected", 50)
     page.mouse.click(*cell(page, 18, 2))
     expect(page.get_by_text("1 ticked")).to_be_visible()
     page.get_by_role("button", name="Open the story").click()
@@ -27,8 +27,7 @@ def test_a_ticked_row_opens_its_story_and_leaves_the_selection(explore):
     expect(page.get_by_text("Hurts most")).to_be_visible(timeout=60_000)
     expect(page.get_by_alt_text(re.compile(r"^row \d+, ")).nth(14)).to_be_visible()  # at least 15
     page.get_by_role("button", name="Take these out").click()
-    wait_until_idle(page)
-    assert count(page, "Selected") == 49
+    expect_count(page, "Selected", 49)
     page.reload()
     expect(page.get_by_text("Hurts most")).to_be_visible()
 
@@ -51,5 +50,4 @@ def test_a_rule_is_counted_before_it_is_applied(explore):
     expect(told).not_to_have_text(re.compile("^0 of"))
     matching = int(told.inner_text().split()[0].replace(",", ""))
     page.get_by_role("button", name=f"Select {matching} rows").click()
-    wait_until_idle(page)
-    assert count(page, "Selected") == matching
+    expect_count(page, "Selected", matching)

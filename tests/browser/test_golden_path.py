@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.helpers import lasso, wait_until_idle
+from tests.browser.helpers import changed_count, expect_count, lasso, wait_until_idle
 
 CIRCLE = [(0.2 + 0.12 * np.cos(a), 0.25 + 0.18 * np.sin(a)) for a in np.linspace(0, 2 * np.pi, 24)]
 
@@ -20,12 +20,6 @@ def explore(page, server):
     expect(page.locator(".nsewdrag").first).to_be_visible()
     wait_until_idle(page)
     return page
-
-
-def count(page, label):
-    """The number under a metric's label."""
-    text = page.get_by_test_id("stMetric").filter(has_text=label).get_by_test_id("stMetricValue").inner_text()
-    return int(text.replace(",", ""))
 
 
 def inside(page, outline):
@@ -53,12 +47,10 @@ def test_six_clicks_and_one_drag(page, server, tmp_path):
     expect(page.get_by_role("heading", name="Explore")).to_be_visible(timeout=120_000)
     wait_until_idle(page)
     lasso(page, 0, CIRCLE)
-    wait_until_idle(page)
-    selected = count(page, "Selected")
+    selected = changed_count(page, "Selected", 0)
     assert 10 < selected < 500
     page.get_by_role("button", name="Mark remove").click()
-    wait_until_idle(page)
-    assert count(page, "Marked") == selected
+    expect_count(page, "Marked", selected)
     page.get_by_role("button", name=f"Patch {selected} rows").click()
     page.get_by_role("button", name=f"Patch: remove {selected}").click()
     expect(page.get_by_role("heading", name="Compare")).to_be_visible(timeout=60_000)
@@ -71,8 +63,7 @@ def test_patching_the_most_harmful_rows_helps_and_is_reported(explore, tmp_path)
     page.get_by_role("spinbutton").first.fill("100")
     page.get_by_role("spinbutton").first.press("Enter")
     page.get_by_role("button", name="100 most harmful").click()
-    wait_until_idle(page)
-    assert count(page, "Selected") == 100
+    expect_count(page, "Selected", 100)
     page.get_by_role("button", name="Mark remove").click()
     page.get_by_role("button", name="Refine").click()
     expect(page.get_by_text(re.compile("Predicted on 397 validation rows"))).to_be_visible(timeout=60_000)
@@ -100,55 +91,50 @@ def test_a_lasso_selects_what_it_encloses_and_modes_combine(explore):
     page = explore
     expected = inside(page, CIRCLE)
     lasso(page, 0, CIRCLE)
-    wait_until_idle(page)
-    first = count(page, "Selected")
+    first = changed_count(page, "Selected", 0)
     assert abs(first - expected) <= 1  # a point on the edge of a pixel
     far = [(x + 0.5, y) for x, y in CIRCLE]
     page.get_by_text("add", exact=True).click()
     wait_until_idle(page)
     lasso(page, 0, far)
-    wait_until_idle(page)
-    both = count(page, "Selected")
+    both = changed_count(page, "Selected", first)
     assert both > first
     page.get_by_text("take out", exact=True).click()
     wait_until_idle(page)
     lasso(page, 0, CIRCLE)
-    wait_until_idle(page)
-    assert count(page, "Selected") == both - first
+    expect_count(page, "Selected", both - first)
     page.get_by_test_id("stMain").get_by_role("button").filter(
         has=page.get_by_text("undo", exact=True)
     ).click()
-    wait_until_idle(page)
-    assert count(page, "Selected") == both
+    expect_count(page, "Selected", both)
 
 
 def test_a_lasso_around_nothing_keeps_the_selection(explore):
     page = explore
     lasso(page, 0, CIRCLE)
-    wait_until_idle(page)
-    before = count(page, "Selected")
+    before = changed_count(page, "Selected", 0)
     lasso(page, 0, [(0.01, 0.93), (0.05, 0.93), (0.05, 0.99), (0.01, 0.99)])
     expect(page.get_by_text("That outline holds no rows")).to_be_visible()
-    assert count(page, "Selected") == before
+    expect_count(page, "Selected", before)
 
 
 def test_a_refresh_loses_nothing(explore):
     page = explore
     page.get_by_role("button", name="50 most harmful").click()
-    wait_until_idle(page)
+    expect_count(page, "Selected", 50)
     page.get_by_role("button", name="Mark remove").click()
-    wait_until_idle(page)
+    expect_count(page, "Marked", 50)
     page.reload()
     expect(page.get_by_role("button", name="Patch 50 rows")).to_be_visible()
-    assert count(page, "Selected") == count(page, "Marked") == 50
+    expect_count(page, "Selected", 50)
+    expect_count(page, "Marked", 50)
 
 
 def test_another_person_sees_the_same_draft_from_the_link(explore, browser):
     explore.get_by_role("button", name="50 most harmful").click()
-    wait_until_idle(explore)
+    expect_count(explore, "Selected", 50)
     with browser.new_context() as other:
         page = other.new_page()
         page.goto(explore.url)
         expect(page.locator(".nsewdrag").first).to_be_visible()
-        wait_until_idle(page)
-        assert count(page, "Selected") == 50
+        expect_count(page, "Selected", 50)

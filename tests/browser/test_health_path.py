@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.helpers import settled_box, wait_until_idle
+from tests.browser.helpers import expect_count, settled_box, wait_until_idle
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_confusion_is_traced_to_training_rows_and_patched_away(health):
     page.get_by_role("spinbutton").first.fill("20")
     page.get_by_role("spinbutton").first.press("Enter")
     page.get_by_role("button", name="20 most harmful").click()
-    wait_until_idle(page)
+    expect_count(page, "Selected", 20)
     page.get_by_role("button", name="Mark remove").click()
     page.get_by_role("button", name="Patch 20 rows").click()
 

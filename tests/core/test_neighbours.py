@@ -120,7 +120,7 @@ def test_the_evidence_is_told_in_numbers():
     wrong = row(prediction=1, neighbours=neighbourhood(1, 8), copies=np.array([0, 2]), distance=3.0)
     told = dict(suspicions(wrong, CLASSES))
     assert told["mislabelled"] == (
-        "labelled cat, but the model says dog (95%) and so do 8 of its 10 nearest rows; 1 carry its label."
+        "labelled cat, but the model says dog (95 %) and so do 8 of its 10 nearest rows; 1 carry its label."
     )
     assert told["duplicate"] == (
         "2 other training rows have the identical input, 1 of them with another label."

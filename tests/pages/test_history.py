@@ -17,6 +17,7 @@ from puma_dash.ui import history, state
 from puma_dash.ui.patching import keep_plan, plan_of_draft
 from puma_dash.workspace import tasks, weights
 from puma_dash.workspace.drafts import Draft
+from puma_dash.workspace.index import Index
 from puma_dash.workspace.ledger import Ledger, digest
 from tests.pages.conftest import button, texts
 
@@ -28,11 +29,12 @@ def quiet(*_):
 
 
 def own_home(folder, patch):
-    """Makes ``folder`` the home, which reads the shared cache."""
+    """Makes ``folder`` the home, which reads the shared cache; of the versions of others it knows none."""
     shared = tasks.home()
     patch.setenv("PUMA_DASH_HOME", str(folder))
     (folder / "cache").symlink_to(shared / "cache")
-    (folder / "projects").symlink_to(shared / "projects")
+    (folder / "projects").mkdir()
+    shutil.copy(Index.of(shared, "radial", None).path, folder / "projects")
     tasks._open.clear()
 
 

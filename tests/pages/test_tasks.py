@@ -73,12 +73,12 @@ def test_the_workspace_says_what_is_measured(project, visit):
     info = Store(home() / "cache").load(Index.of(home(), project, None).overview).info
     shown = {metric.label: metric.value for metric in visit(project, "app.py").metric}
     if "logit" in project:
-        assert shown["Validation accuracy"] == f"{info['metrics']['accuracy']:.1%}"
+        assert shown["Accuracy"] == f"{100 * info['metrics']['accuracy']:.1f} %"
         told = texts(visit(project, "app.py")).replace("\\", "")
         assert "binary cross-entropy; label smoothing 0.05; class weights 1.5, 1" in told
     else:
-        assert shown["Validation RMSE"] == f"{info['metrics']['rmse']:.3f}"
-        assert shown["Validation R²"] == f"{info['metrics']['r2']:.3f}"
+        assert shown["RMSE"] == f"{info['metrics']['rmse']:.3f}"
+        assert shown["R²"] == f"{info['metrics']['r2']:.3f}"
 
 
 def arrays(source):

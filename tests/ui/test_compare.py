@@ -195,7 +195,7 @@ def test_rivals_get_the_same_marks(method, strength):
 def test_confusion_before_and_after():
     cells = pd.DataFrame(**compared()["confusion"])
     figure = confusion_change_figure(["cat", "dog"], cells, title="t", n=8)
-    np.testing.assert_array_equal(figure.data[0].z, [[2, 2], [0, 0]])  # both moved the right way
+    np.testing.assert_array_equal(figure.data[0].z, [[2, 2], [np.nan, np.nan]])  # both moved the right way
     assert list(figure.data[1].text) == ["5→7", "3→1", "", ""]
     assert "label cat predicted cat, 5 to 7 rows" in confusion_alt(["cat", "dog"], cells)
     assert confusion_table(compared(), ["cat", "dog"])["change"].tolist() == [2, -2]
@@ -204,7 +204,7 @@ def test_confusion_before_and_after():
 def test_confusion_gets_worse_in_orange():
     cells = {"target": [0, 1], "predicted": [0, 0], "before": [5, 0], "after": [4, 6]}
     figure = confusion_change_figure(["cat", "dog"], cells, title="t", n=8)
-    np.testing.assert_array_equal(figure.data[0].z, [[-1, 0], [-6, 0]])
+    np.testing.assert_array_equal(figure.data[0].z, [[-1, np.nan], [-6, np.nan]])
 
 
 def test_the_regions_side_by_side():
@@ -221,4 +221,4 @@ def test_the_regions_side_by_side():
     assert figure.layout.images[0].source != figure.layout.images[1].source
     assert (figure.layout.images[1].sizex, figure.layout.images[1].sizey) == (1, 2)
     assert [len(trace.x) for trace in figure.data] == [1, 2, 1] * 2
-    assert "changes on 25% of the plane" in regions_alt(known, ["a", "b"])
+    assert "changes on 25 % of the plane" in regions_alt(known, ["a", "b"])

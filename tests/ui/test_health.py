@@ -238,7 +238,7 @@ def test_a_click_anywhere_in_a_cell_is_one_on_its_point():
         i, j = divmod(point, 3)
         assert (trace.y[point], trace.x[point]) == (i, j)
         assert trace.text[point] == (str(counts[i, j]) if counts[i, j] else "")
-    assert "b predicted a: 2 of 9 (22.2%)" in trace.hovertext[3]
+    assert "b predicted a: 2 of 9 (22.2 %)" in trace.hovertext[3]
     assert figure.layout.hoverdistance == -1
 
 

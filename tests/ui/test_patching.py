@@ -102,13 +102,13 @@ def test_valuable_rows_can_be_kept():
 @pytest.mark.parametrize(("count", "told"), [(5, False), (6, True)])
 def test_a_large_share_of_a_class_is_said(count, told):
     found = cautions(rows(MANY), Draft(remove=range(count)))
-    assert [("cat (6%)" in caution.text) for caution in found] == [True] * told
+    assert [("cat (6 %)" in caution.text) for caution in found] == [True] * told
 
 
 def test_many_large_shares_are_summed_up():
     many = rows(np.repeat(np.arange(6), 10), names="abcdef")
     (caution,) = cautions(many, Draft(remove=np.r_[np.arange(0, 60, 10), 1, 2]))
-    assert "out of 6 of 6 classes, most of a (30%), b (10%), c (10%)" in caution.text
+    assert "out of 6 of 6 classes, most of a (30 %), b (10 %), c (10 %)" in caution.text
 
 
 VALUES = np.linspace(0, 10, 100)[:, None]
@@ -117,7 +117,7 @@ VALUES = np.linspace(0, 10, 100)[:, None]
 def test_values_have_no_class_that_could_vanish():
     assert cautions(rows(VALUES), Draft(remove=range(4), relabel={7: 2.5})) == []
     (caution,) = cautions(rows(VALUES), Draft(remove=range(6)))
-    assert "out of the training rows (6%)" in caution.text
+    assert "out of the training rows (6 %)" in caution.text
     assert "No row would be left" in cautions(rows(VALUES), Draft(remove=range(100)))[0].text
 
 

@@ -186,7 +186,7 @@ def test_a_decision_is_told_with_its_hashes_and_how_to_make_it_again(tmp_path):
     ):
         assert words in html
     assert "0 times for this project so far" in html
-    assert "75.0%" in html
+    assert "75.0 %" in html
     assert "Each group" in html
     assert "<img src=x" not in html
     assert info["hashes"]["model after"] in html

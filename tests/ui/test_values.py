@@ -126,7 +126,7 @@ def test_rows_of_a_classifier():
     }
     found = answers_in(info, arrays)
     assert isinstance(found, Classes)
-    assert found.told(np.array([1])) == ["label dog, predicted cat (75%)"]
+    assert found.told(np.array([1])) == ["label dog, predicted cat (75 %)"]
     assert found.summary(np.arange(3)) == "**Labels** dog: 2, cat: 1"
     assert list(found.fields()) == ["label", "prediction", "fit", "confidence"]
     assert found.columns(np.array([2]))["prediction"] == ["dog"]

@@ -36,4 +36,5 @@ class Pca(Described):
         fitted = PCA(2, random_state=0)
         xy = fitted.fit_transform(vectors).astype(np.float32)
         shares = fitted.explained_variance_ratio_
-        return Coordinates(xy, (f"PC 1 ({shares[0]:.0%} of variance)", f"PC 2 ({shares[1]:.0%} of variance)"))
+        first, second = (f"PC {k} ({100 * share:.0f} % of variance)" for k, share in enumerate(shares, 1))
+        return Coordinates(xy, (first, second))

@@ -134,7 +134,7 @@ def suspicions(row: Row, classes: list[str]) -> list[tuple[str, str]]:
         found.append(
             (
                 "mislabelled",
-                f"labelled {label}, but the model says {predicted} ({row.confidence:.0%}) and so do "
+                f"labelled {label}, but the model says {predicted} ({100 * row.confidence:.0f} %) and so do "
                 f"{supporting} of its {k} nearest rows; {round(share[row.label] * k)} carry its label.",
             )
         )
@@ -142,8 +142,8 @@ def suspicions(row: Row, classes: list[str]) -> list[tuple[str, str]]:
         found.append(
             (
                 "over-confident",
-                f"the model is {row.confidence:.0%} sure of {predicted}, but only {supporting} of its {k} "
-                f"nearest rows carry that label.",
+                f"the model is {100 * row.confidence:.0f} % sure of {predicted}, but only {supporting} of "
+                f"its {k} nearest rows carry that label.",
             )
         )
     if k and not wrong and share[row.label] - row.confidence >= GAP:
@@ -151,7 +151,7 @@ def suspicions(row: Row, classes: list[str]) -> list[tuple[str, str]]:
             (
                 "under-confident",
                 f"{supporting} of its {k} nearest rows carry its label, {label}, but the model is only "
-                f"{row.confidence:.0%} sure of it.",
+                f"{100 * row.confidence:.0f} % sure of it.",
             )
         )
     return found + _outlier(row)
@@ -200,7 +200,7 @@ def suspicions_of_value(row: ValueRow) -> list[tuple[str, str]]:
                 (
                     "wrong target",
                     f"its target is {given}, but the model says {said}, and the median of its "
-                    f"{len(row.neighbours)} nearest rows is {usual}; 99% of the rows are fitted better.",
+                    f"{len(row.neighbours)} nearest rows is {usual}; 99 % of the rows are fitted better.",
                 )
             )
     return found + _outlier(row)
@@ -222,7 +222,7 @@ def _outlier(row: Row | ValueRow) -> list[tuple[str, str]]:
     if not k or row.distance <= row.far:
         return []
     times = f"{row.distance / row.usual:.1f} times" if row.usual > 0 else "farther than"
-    told = f"its {k}th nearest row is {times} as far as is usual, farther than for 99% of the rows."
+    told = f"its {k}th nearest row is {times} as far as is usual, farther than for 99 % of the rows."
     return [("outlier", told)]
 
 
