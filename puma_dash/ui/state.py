@@ -25,6 +25,7 @@ from puma_dash.workspace import drafts, lineage
 from puma_dash.workspace.drafts import Draft, History
 from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.jobs import Jobs, JobState
+from puma_dash.workspace.places import place
 from puma_dash.workspace.store import Entry, Store, home
 
 if TYPE_CHECKING:
@@ -94,9 +95,14 @@ def removed_before(here: Context) -> np.ndarray:
 
 
 def sources() -> tuple[str, ...]:
-    """What this server may open: the demos, and what it was started with. URLs cannot name anything else."""
+    """What this server may open at any time: the demos, and what it was started with."""
     served = os.environ.get(SERVED)
     return (*((served,) if served and served not in DEMO_SOURCES else ()), *DEMO_SOURCES)
+
+
+def offered(source: str) -> bool:
+    """Whether a URL may name it: what is always there, a project folder below the root, an upload."""
+    return source in sources() or place(source) is not None
 
 
 @dataclass(frozen=True)
@@ -232,7 +238,7 @@ def _drafts() -> Path:
 def context() -> Context | None:
     """The project in the URL, else of this session, else the one the server was started on, else None."""
     asked = st.query_params.get("project") or st.session_state.get("project") or os.environ.get(SERVED)
-    if asked not in sources():
+    if asked is None or not offered(asked):
         return None
     same = asked == st.session_state.get("project")
     version = st.query_params.get("version")
