@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from puma_dash.core.first_order import curve_by_rows, predicted_change
     from puma_dash.core.forecasting import forecast
     from puma_dash.core.loaders import LOADERS
+    from puma_dash.core.loaders.project_folder import read_data
     from puma_dash.core.objective import LOSSES, BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
     from puma_dash.core.plan import PatchPlan
+    from puma_dash.core.reading import read_rows, read_scores
+    from puma_dash.core.saved import read_patch
     from puma_dash.core.training import AdamRecipe
     from puma_dash.core.types import (
         Cancelled,
@@ -94,6 +97,9 @@ _HOMES = {
         "SquaredError",
     ),
     "puma_dash.core.loaders": ("LOADERS",),
+    "puma_dash.core.loaders.project_folder": ("read_data",),
+    "puma_dash.core.reading": ("read_rows", "read_scores"),
+    "puma_dash.core.saved": ("read_patch",),
     "puma_dash.core.training": ("AdamRecipe",),
     "puma_dash.core.plan": ("PatchPlan",),
     "puma_dash.core.types": (
@@ -175,6 +181,10 @@ __all__ = [
     "pairwise_influence",
     "patch",
     "predicted_change",
+    "read_data",
+    "read_patch",
+    "read_rows",
+    "read_scores",
     "report",
     "value",
     "values",

@@ -1,68 +1,49 @@
-"""The command line: thin shells over the calls of the API."""
+"""The command line: thin shells over the calls of the API; those of the method stand in ``cli_method``."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import os
 import sys
+import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from puma_dash import cli_method
 from puma_dash._version import __version__
+from puma_dash.cli_options import Device, Source, examples, has_code, load, progress, show
+
+BEGIN = """In this order, to begin with:
+  puma-dash demo                                       look at it in the browser
+  puma-dash check digits                               how far to believe its numbers
+  puma-dash value digits --top 20                      the most harmful rows
+  puma-dash patch digits --top 100 --steps 3           patched.safetensors
+  puma-dash compare digits --patch patched.safetensors
+  puma-dash report digits --patch patched.safetensors
+
+\b
+Results are JSON on stdout, progress and errors go to stderr. Exit codes:
+  0   fine
+  1   a rail failed, or a replayed patch was not reproduced
+  2   what you can mend: one sentence says what was expected
+  70  a fault of PUMA Dash, with its traceback"""
 
 app = typer.Typer(
     help="Find the training rows that make a model fail, patch their influence away, compare.",
+    epilog="\b\n" + BEGIN,
     no_args_is_help=True,
+    rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
-def _absolute(source: str) -> str:
-    """A folder by its full path: the ledger and the pages know it by one name, wherever the command runs."""
-    from puma_dash.ui.text import DEMOS
-
-    return str(Path(source).resolve()) if source not in DEMOS and os.path.exists(source) else source
-
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        help="A demo (digits, two-moons, radial), a project folder, or module:factory.", callback=_absolute
-    ),
-]
 Port = Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)]
-Criterion = Annotated[
-    str | None,
-    typer.Option(help="What psi is about: brier, calibration, ...; lower is better. By default the loss."),
-]
-Top = Annotated[int, typer.Option(help="How many rows to print or remove, most harmful first.", min=1)]
 
 
-@app.command()
-def serve(source: Source = "digits", port: Port = 8501) -> None:
-    """Opens a project in the browser."""
-    from puma_dash.ui import SERVED, app_folder
-    from puma_dash.ui.text import DEMOS
-    from puma_dash.workspace.store import home
-
-    os.environ[SERVED] = source
-    if "PUMA_DASH_HOME" in os.environ:  # it may be relative to here
-        os.environ["PUMA_DASH_HOME"] = str(home().resolve())
-    if source not in DEMOS:
-        _load(source)  # a wrong name is told here, not in the browser
-        os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
-    typer.echo(f"PUMA Dash {__version__}: http://127.0.0.1:{port}")
-    os.chdir(app_folder())
-    command = [sys.executable, "-m", "puma_dash.ui.server", "run", "app.py", "--server.port", str(port)]
-    os.execv(sys.executable, command)
-
-
-@app.command()
+@app.command(epilog=examples("demo", "demo --present"))
 def demo(
     port: Port = 8501,
     present: Annotated[bool, typer.Option("--present", help="With a guided tour of two minutes.")] = False,
@@ -75,7 +56,46 @@ def demo(
     serve("digits", port)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "serve digits", "serve adult --port 8600", "serve --root projects", "serve mymodule:make_project"
+    )
+)
+def serve(
+    source: Source = "digits",
+    port: Port = 8501,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Project folders below it can be opened in the browser (PUMA_DASH_ROOT)."),
+    ] = None,
+) -> None:
+    """Opens a project in the browser."""
+    from puma_dash.ui import SERVED, app_folder
+    from puma_dash.ui.text import DEMOS
+    from puma_dash.workspace.places import ROOT
+    from puma_dash.workspace.store import home
+
+    os.environ[SERVED] = source
+    _allow(str(root or os.environ.get(ROOT, "")), source)
+    if "PUMA_DASH_HOME" in os.environ:  # it may be relative to here
+        os.environ["PUMA_DASH_HOME"] = str(home().resolve())
+    if source not in DEMOS:
+        load(source)  # a wrong name is told here, not in the browser
+        if has_code(source):
+            os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+    typer.echo(f"PUMA Dash {__version__}: http://127.0.0.1:{port}")
+    os.chdir(app_folder())
+    command = [sys.executable, "-m", "puma_dash.ui.server", "run", "app.py", "--server.port", str(port)]
+    os.execv(sys.executable, command)
+
+
+@app.command(
+    epilog=examples(
+        "init adult",
+        "init adult --train adult.csv --test adult_test.csv --target income --weights model.safetensors",
+        'init adult --set \'data.groups = ["sex", "race"]\'',
+    )
+)
 def init(
     folder: Annotated[Path, typer.Argument(help="The project folder, with the model and the data in it.")],
     train: Annotated[str, typer.Option(help="The training rows: FILE, or INPUTS,TARGETS for arrays.")] = "",
@@ -89,9 +109,10 @@ def init(
     ] = None,
     ask: Annotated[bool | None, typer.Option(help="Ask for what is not given; so in a terminal.")] = None,
 ) -> None:
-    """Writes project.toml from what you say and from the files, with the encoding of a table's columns.
+    """Writes the project.toml of a folder, from what you say and its files.
 
-    With nothing but a folder whose project.toml has no [data.columns], adds them.
+    The encoding of a table's columns goes with it. With nothing but a folder whose project.toml has no
+    [data.columns], adds them.
     """
     from puma_dash.core.loaders import starter
 
@@ -107,100 +128,90 @@ def init(
     typer.echo(f"Wrote {folder / starter.FILE}; now try puma-dash check {folder}.")
 
 
-@app.command()
-def check(source: Source) -> None:
-    """Loads a project, says what it is or all that is wrong with it, and how far to believe its numbers."""
+@app.command(epilog=examples("check adult", "check mymodule:make_project"))
+def check(source: Source, device: Device = None) -> None:
+    """Says what is wrong with a project, and how far to believe it.
+
+    All that is wrong where it cannot be opened, exit code 2; else what it is, and a finding for each check.
+    """
     import puma_dash as puma
     from puma_dash.core.loaders.project_folder import problems
 
     try:
-        project = _load(source)
+        project = load(source)
     except puma.ProjectError as error:
         for sentence in (problems(source) if os.path.exists(source) else []) or [str(error)]:
             typer.echo(f"Error: {sentence}", err=True)
         raise typer.Exit(2) from error
+    with progress() as told:
+        findings = puma.health(project, device, told)
     rows = {name: len(getattr(project, name) or ()) for name in ("train", "validation", "test")}
-    _print(
+    show(
         {
             "name": project.name,
             "rows": rows,
             "task": project.task.name,
             "loss": str(project.loss),
-            "classes": list(project.class_names),
+            "classes": list(project.class_names or ()),
             "fingerprint": project.fingerprint,
-            "findings": [dataclasses.asdict(finding) for finding in puma.health(project)],
+            "findings": [dataclasses.asdict(finding) for finding in findings],
         }
     )
 
 
-@app.command()
-def value(source: Source, criterion: Criterion = None, top: Top = 20) -> None:
-    """Prints the most harmful training rows with their psi."""
-    import puma_dash as puma
-
-    found = puma.value(_load(source), criterion=criterion)
-    rows = found.harmful(top)
-    _print(
-        {
-            "criterion": found.criterion,
-            "diagnostics": found.diagnostics,
-            "rows": [{"row": int(row), "psi": float(found.scores[row])} for row in rows],
-        }
-    )
-
-
-@app.command()
-def patch(
-    source: Source,
-    output: Annotated[Path, typer.Option(help="Where the patched weights go (safetensors).")] = Path(
-        "patched.safetensors"
+for command, shown in (
+    (
+        cli_method.value,
+        (
+            "value digits --top 10",
+            "value adult --criterion demographic_parity --output psi.parquet",
+            'value adult --criterion \'cross_entropy(group=("sex", "Female"))\'',
+            "value digits --method self_influence --output scores.csv",
+        ),
     ),
-    criterion: Criterion = None,
-    top: Top = 50,
-    report: Annotated[
-        Path | None, typer.Option(help="Write an HTML report there; opens the test split.")
-    ] = None,
-) -> None:
-    """Removes the influence of the most harmful rows, holding the criterion, and prints what came of it."""
-    import puma_dash as puma
-
-    for path in (output, report):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise puma.ProjectError(f"expected a folder for {path}, but there is none; try making it first.")
-    project = _load(source)
-    held = criterion or project.task.criterion
-    rows = puma.value(project, criterion=held).harmful(top)
-    made = puma.patch(project, puma.PatchPlan(remove=tuple(rows.tolist()), hold=(held,)))
-    made.save(output)
-    compared = puma.compare(project, made, "validation")
-    if report is not None:
-        puma.report(project, made, report, openings=_opened_test(source))
-    _print(
-        {
-            "removed": sorted(rows.tolist()),
-            "strength": made.strength,
-            "predicted": made.predicted,
-            "measured": made.measured,
-            "ratio": {name: ratio if math.isfinite(ratio) else None for name, ratio in made.ratio.items()},
-            "doubts": list(made.doubts),
-            "seconds": made.seconds,
-            "validation": compared.metrics.to_dict("index"),
-            "weights": str(output),
-        }
-    )
+    (
+        cli_method.forecast,
+        (
+            "forecast digits --top 100",
+            "forecast digits --rows marked.csv --hold cross_entropy --hold calibration",
+            "forecast digits --top 50 --output strengths.csv",
+        ),
+    ),
+    (
+        cli_method.patch,
+        (
+            "patch digits --top 100 --steps 3",
+            "patch adult --criterion demographic_parity --hold demographic_parity --hold cross_entropy=0.002",
+            "patch digits --scores shapley.csv --top 50",
+            "patch digits --rows wrong.csv --relabel prediction --output relabelled.safetensors",
+        ),
+    ),
+    (
+        cli_method.compare,
+        (
+            "compare digits --patch patched.safetensors",
+            "compare digits --patch patched.safetensors --split test --against retrain --output c.csv",
+        ),
+    ),
+    (cli_method.report, ("report digits --patch patched.safetensors --output report.html",)),
+):
+    app.command(epilog=examples(*shown))(command)
 
 
-@app.command()
+@app.command(epilog=examples("replay 7"))
 def replay(
     entry: Annotated[int, typer.Argument(help="The entry of the ledger, as the History page names it.")],
     home: Annotated[
         Path | None, typer.Option(help="The folder that the app keeps its things in, if not the usual one.")
     ] = None,
 ) -> None:
-    """Makes a patch again from the ledger and says what fits: exit code 0, or 1 where something does not."""
+    """Makes a patch of the ledger again and says what fits.
+
+    Exit code 1 where something does not.
+    """
     if home is not None:
         os.environ["PUMA_DASH_HOME"] = str(home.resolve())
-    sys.path.insert(0, os.getcwd())
+    sys.path.append(os.getcwd())  # last: nothing in it stands for a library
     from puma_dash.workspace.ledger import Ledger
     from puma_dash.workspace.replay import replay as replayed
     from puma_dash.workspace.store import home as home_folder
@@ -215,29 +226,28 @@ def replay(
     raise typer.Exit(1 if failed else 0)
 
 
-def _load(source: str) -> Any:
-    sys.path.insert(0, os.getcwd())
-    import puma_dash as puma
+def _allow(root: str, source: str) -> None:
+    """Lets the browser open project folders below ``root``; below none where it is empty."""
+    from puma_dash.core.types import ProjectError
+    from puma_dash.workspace.places import ROOT
 
-    return puma.load(source)
-
-
-def _opened_test(source: str) -> int:
-    """How often the test split of ``source`` was opened; this time, too, goes into the ledger."""
-    from puma_dash.workspace.ledger import Ledger
-    from puma_dash.workspace.store import home
-
-    ledger = Ledger(home())
-    ledger.append("test opened", source=source, parent=None, why="a report from the command line")
-    return ledger.openings(source)
-
-
-def _print(found: dict[str, Any]) -> None:
-    typer.echo(json.dumps(found, indent=2, default=float))
+    if not root:
+        return
+    if not os.path.isdir(root):
+        raise ProjectError(f"expected root to be a folder, but {root} is none; try making it first.")
+    if has_code(source) and Path.cwd().is_relative_to(Path(root).resolve()):
+        raise ProjectError(
+            "expected to be started outside of the root, since code is imported from where one starts, and "
+            f"others may write below {root}; try cd to another folder."
+        )
+    os.environ[ROOT] = str(Path(root).resolve())
 
 
 def main() -> None:
-    """Runs the command line; what a user can mend is one sentence and exit code 2, without a traceback."""
+    """Runs the command line; what a user can mend is one sentence and exit code 2, without a traceback.
+
+    Faults of our own get a code, too: 1 says something of a patch.
+    """
     from puma_dash.core.types import ProjectError
 
     try:
@@ -245,3 +255,6 @@ def main() -> None:
     except ProjectError as error:
         typer.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from None
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(70) from None

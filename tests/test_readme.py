@@ -16,6 +16,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert names["p"].strength == 1.0
     assert names["c"].metrics.loc["accuracy", "change"] > 0
     assert len(names["worst"]) == 10
+    assert names["theirs"].harmful(100).tolist() == names["rows"].tolist()
     assert (tmp_path / "patched.safetensors").stat().st_size > 0
     report = (tmp_path / "report.html").read_text("utf-8")
     assert "Handwritten digits" in report

@@ -9,6 +9,7 @@ import numpy as np
 from puma_dash.core.engine import Engine, engine_of
 from puma_dash.core.evaluation.measures import measures_of
 from puma_dash.core.evaluation.outcomes import Answers, of_classes, of_values
+from puma_dash.core.evaluation.parity import grouping, parity_changes
 from puma_dash.core.evaluation.statistics import paired_intervals
 from puma_dash.core.evaluation.verdicts import judged, rails
 from puma_dash.core.task import CLASSIFICATION
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from puma_dash.core.plan import PatchPlan
 
-MOST_GROUPS = 30
-"""Columns with more values than this, or than half the rows, name no groups."""
 OF_A_TASK = ("reliability", "flips", "confusion", "per_class", "residuals", "answers")
 
 
@@ -65,6 +64,8 @@ def compare(
     names = project.class_names or ()
     if project.task is CLASSIFICATION:
         outcome = of_classes(answers, names, intervals["accuracy"])
+        for name, gap in parity_changes(project.split(split).groups, answers).items():
+            table.loc[name] = gap._asdict()
     else:
         outcome = of_values(answers, names, seed)
     own = {"held": False, "predicted": np.nan, "tolerance": 0.0, **outcome.verdict}
@@ -102,12 +103,11 @@ def _per_group(data: Split, answers: Answers) -> pd.DataFrame:
     )
     found = [pd.DataFrame(columns=["column", "group", "n", "before", "after"])]
     for frame in (frame for frame in (data.groups, data.meta) if frame is not None):
-        for name in frame.columns:
-            if 1 < frame[name].nunique() <= min(MOST_GROUPS, len(data) // 2):
-                groups = quality.groupby(frame[name].to_numpy())
-                means = groups.mean() ** 0.5 if values else groups.mean()
-                table = means.assign(n=groups.size(), column=str(name))
-                found.append(table.rename_axis("group").reset_index().astype({"group": str}))
+        for name in grouping(frame):
+            groups = quality.groupby(frame[name].to_numpy())
+            means = groups.mean() ** 0.5 if values else groups.mean()
+            table = means.assign(n=groups.size(), column=str(name))
+            found.append(table.rename_axis("group").reset_index().astype({"group": str}))
     filled = [table for table in found if len(table)] or found
     return pd.concat(filled, ignore_index=True)[list(found[0].columns)]
 

@@ -19,6 +19,8 @@ from puma_dash.core.criteria import Criterion, resolve_criterion
 from puma_dash.core.curvature import Curvature, for_patches, inverse_of
 from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
 from puma_dash.core.evaluation.measures import measures_of
+from puma_dash.core.evaluation.outcomes import Answers
+from puma_dash.core.evaluation.parity import parity_changes
 from puma_dash.core.plan import PatchPlan
 from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import Forecast, Project, Split
@@ -83,7 +85,7 @@ def forecast(
         criteria=dict(zip((c.name for c in known.criteria), sums.tolist(), strict=True)),
         refined={c.name: float(strengths.at[strength, c.name]) for c in asked},
         strengths=strengths,
-        metrics=_metrics(levels, strength, split, list(project.task.metrics)),
+        metrics=_metrics(engine, levels, strength, split, shown),
         flips=_flips(engine, strength, shown),
         weights=training_weights(engine, change),
         fingerprint=project.fingerprint,
@@ -145,15 +147,22 @@ def _levels(
     return pd.DataFrame([at(tau) for tau in index], index=index)
 
 
-def _metrics(levels: pd.DataFrame, strength: float, split: str, names: list[str]) -> pd.DataFrame:
-    """The metrics ``names`` before and predicted."""
+def _metrics(engine: Engine, levels: pd.DataFrame, strength: float, split: str, shown: Line) -> pd.DataFrame:
+    """The task's metrics, and of classes the gaps between groups, before and predicted."""
     import pandas as pd
 
+    project = engine.project
+    names = list(project.task.metrics)
     columns = [_column(name, split) for name in names]
     ends = {"before": 0.0, "predicted": strength}
     table = pd.DataFrame({name: levels.loc[tau, columns] for name, tau in ends.items()})
     table.index = pd.Index(names)
     table["change"] = table["predicted"] - table["before"]
+    if project.task is CLASSIFICATION:
+        before, predicted = (engine.answers(shown.at(tau)) for tau in ends.values())
+        of_groups = Answers(before, predicted, shown.data.targets.numpy(force=True))
+        for name, gap in parity_changes(project.split(split).groups, of_groups).items():
+            table.loc[name] = [gap.before, gap.after, gap.change]
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import functools
@@ -102,3 +103,35 @@ def resolve(registry: Mapping[str, Any], value: Any, kind: str) -> Any:
     if value not in registry:
         raise ProjectError(f"expected one of the {kind} names {', '.join(registry)}, but got {value!r}.")
     return registry[value]()
+
+
+def parsed(registry: Mapping[str, Any], text: str, kind: str) -> Any:
+    """The instance that ``text`` names: a registry key, with settings in brackets that are not the defaults.
+
+    As on a command line: ``calibration`` or ``calibration(of_class=3, group=("sex", "female"))``. Settings
+    are Python's plain values; nothing is run.
+
+    Raises:
+        ProjectError: it is not written like that, there is no such entry, or it takes no such settings.
+    """
+    name, bracket, _ = text.strip().partition("(")
+    if not bracket:
+        return resolve(registry, name, kind)
+    kind_of = type(resolve(registry, name.strip(), kind))
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
+            raise ValueError("settings have names")
+        settings = {str(setting.arg): ast.literal_eval(setting.value) for setting in call.keywords}
+        if len(settings) < len(call.keywords):
+            raise ValueError("a setting comes twice")
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise ProjectError(
+            f"expected a {kind} such as {name}(setting=value), values as Python writes them, but got "
+            f"{text!r}; try quotes around texts, and others around the whole."
+        ) from error
+    known = [entry.name for entry in dataclasses.fields(kind_of)]
+    unknown = [setting for setting in settings if setting not in known]
+    if unknown:
+        raise ProjectError(f"expected settings of {name} ({', '.join(known)}), but got {', '.join(unknown)}.")
+    return kind_of(**settings)

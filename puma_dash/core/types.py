@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import hashlib
 import inspect
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -240,6 +241,16 @@ class Valuation:
         """The ``k`` row numbers with the lowest scores, lowest first."""
         return np.argsort(self.scores, kind="stable")[: max(0, int(k))]
 
+    def save(self, path: str | Path, project: Project | None = None) -> None:
+        """Writes a line per training row as CSV, Parquet or JSON: row, id where ``project`` has ids, score.
+
+        ``puma.read_scores`` reads it back.
+        """
+        from puma_dash.core.saved import scores_table, write_table
+
+        told = {"criterion": self.criterion, "method": self.method, "project": self.fingerprint}
+        write_table(path, scores_table(self, project), told)
+
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
@@ -294,18 +305,31 @@ class Patch:
         return doubtful(self.predicted, self.measured)
 
     def save(self, path: str | Path) -> None:
-        """Writes the patched model's state dict as safetensors."""
+        """Writes the patched model's state dict as safetensors; ``puma.read_patch`` reads all of it back."""
         from safetensors.torch import save_file
 
+        from puma_dash.core.records import plain, plan_record
+
+        record = {
+            "plan": plan_record(self.plan),
+            "weights": self.weights.tolist(),
+            "predicted": self.predicted,
+            "measured": self.measured,
+            "strength": self.strength,
+            "seconds": self.seconds,
+            "diagnostics": plain(self.diagnostics),
+        }
         state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
-        save_file(state, str(path), metadata={"project": self.fingerprint})
+        told = {"project": self.fingerprint, "patch": json.dumps(record)}
+        save_file(state, str(path), metadata=told)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Before and after on one split.
 
-    ``metrics``: one row per metric with before, after, change and the interval (low, high) of the change;
+    ``metrics``: one row per metric, and of classes per gap between the ``groups`` of the data, with before,
+    after, change and the interval (low, high) of the change;
     ``verdicts``: one row for the error rate (of values: the absolute error) and for each held criterion;
     ``per_group``: accuracy (RMSE) of each group of rows that the data name; ``marked``: loss and accuracy on
     the rows touched, with ``marked_rows`` one by one.

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from puma_dash.core.evaluation.parity import PARITY
 from puma_dash.core.task import CLASSIFICATION, REGRESSION, Task
 from puma_dash.core.types import doubtful, ratios
 from puma_dash.ui.panels import duration, plain_number, signed
 from puma_dash.ui.state import entry
-from puma_dash.ui.text import INTENTS, METHODS, METRICS, VERDICTS
+from puma_dash.ui.text import INTENTS, METHODS, VERDICTS, metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -200,7 +201,7 @@ def metric_table(comparison: dict[str, Any]) -> pd.DataFrame:
     frame = pd.DataFrame(**comparison["metrics"])
     return pd.DataFrame(
         {
-            "metric": [METRICS[name] for name in frame.index],
+            "metric": [metric(name) for name in frame.index],
             "before": [plain_number(value, 4) for value in frame["before"]],
             "after": [plain_number(value, 4) for value in frame["after"]],
             "change": [signed(change) for change in frame["change"]],
@@ -286,10 +287,11 @@ def race_table(runners: Mapping[str, Record]) -> pd.DataFrame:
         held = ", ".join(f"{verdicts[v]} {v}" for v in VERDICTS if v in verdicts) or "–"
         line: dict[str, Any] = {"method": name, "time": duration(info["seconds"]), "rails": held}
         task = task_of(compared)
-        for metric in task.headline:
-            found = metrics.loc[metric]
+        gaps = [shown for shown in metrics.index if shown.startswith(PARITY)]
+        for shown in [*task.headline, *gaps]:
+            found = metrics.loc[shown]
             low, high = signed(found["low"], 3), signed(found["high"], 3)
-            line[METRICS[metric]] = f"{plain_number(found['after'])} ({low} to {high})"
+            line[metric(shown)] = f"{plain_number(found['after'])} ({low} to {high})"
         pair = ("fixed", "broken") if task is CLASSIFICATION else ("closer", "further")
         line[", ".join(pair)] = ", ".join(f"{compared['diagnostics'][name]:,}" for name in pair)
         if "removed" in marked.index:

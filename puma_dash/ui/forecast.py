@@ -113,7 +113,7 @@ def refined_forecast(here: Context, rows: Rows, draft: Draft) -> None:
 def predicted_metrics(here: Context, found: dict[str, Any]) -> None:
     """Metrics and flips as the refined forecast has them."""
     st.markdown("**Predicted metrics**")
-    metrics = pd.DataFrame(**found["metrics"]).rename(index=text.METRICS)
+    metrics = pd.DataFrame(**found["metrics"]).rename(index=text.metric)
     st.table(numbers(metrics), border="horizontal")
     flips = f"; {found['flips']:,} of them change class" if here.task is CLASSIFICATION else ""
     st.caption(f"Predicted on {found['diagnostics']['n']:,} validation rows, with compensation{flips}.")

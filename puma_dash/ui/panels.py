@@ -61,7 +61,7 @@ def job(here: Context, task: str, title: str) -> bool:
     if state is None:
         return False
     if state.live:
-        _running(state.id, title)
+        running(state.id, title)
         return False
     if state.status == "done":
         return True
@@ -70,7 +70,8 @@ def job(here: Context, task: str, title: str) -> bool:
 
 
 @st.fragment(run_every=POLL_SECONDS)
-def _running(job_id: str, title: str) -> None:
+def running(job_id: str, title: str) -> None:
+    """Draws a live job, again and again, until it ends; then the page follows."""
     state = jobs().state(job_id)
     if state is None or not state.live:
         st.rerun()
@@ -100,6 +101,15 @@ def time_left(state: JobState) -> float | None:
     return math.sqrt(pace * planned)
 
 
+def mend(problems: Iterable[str]) -> None:
+    """Says what is wrong, a sentence each with what to try; lines below a sentence are code to run."""
+    for problem in problems:
+        sentence, _, code = problem.partition("\n")
+        st.error(escape(sentence), icon=":material/build:")
+        if code:
+            st.code(code, language="python", wrap_lines=True)
+
+
 def _ended_badly(here: Context, task: str, state: JobState) -> None:
     if state.status == "cancelled":
         st.warning(
@@ -107,7 +117,7 @@ def _ended_badly(here: Context, task: str, state: JobState) -> None:
             "your selection and marks are as they were."
         )
     else:
-        st.error(escape(state.error or "It ended without saying why."))
+        mend((state.error or "It ended without saying why.").split("\n\n"))
         if here.draft().marked:
             st.caption("Nothing is lost: your selection and marks are as they were.")
     if here.version is not None and task == "prepare" and st.button("Open the original"):

@@ -192,6 +192,11 @@ METRICS = {
 }
 
 
+def metric(name: str) -> str:
+    """Returns what people call a metric, or a gap between groups."""
+    return METRICS.get(name, name.capitalize())
+
+
 def percent(share: float, digits: int = 1) -> str:
     """Returns a share as a percentage."""
     return "not defined" if np.isnan(share) else f"{100 * share:.{digits}f} %"

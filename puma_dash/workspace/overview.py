@@ -14,13 +14,13 @@ from puma_dash.core.engine import Engine
 from puma_dash.core.evaluation.measures import measures_of
 from puma_dash.core.evaluation.metrics import per_row
 from puma_dash.core.evaluation.repeats import row_keys
+from puma_dash.core.saved import ids_of
 from puma_dash.core.task import CLASSIFICATION
-from puma_dash.core.types import Project, Split
+from puma_dash.core.types import Project
 from puma_dash.workspace.index import LAYOUT
 
 LARGEST_THUMBNAIL = 128
 MOST_CATEGORIES = 30
-ID_NAMES = ("id", "uid", "uuid", "key")
 
 
 class _Column(TypedDict):
@@ -51,13 +51,14 @@ def overview_of(
         "classes": list(project.class_names or ()),
         "loss": str(engine.loss),
         "weight_decay": project.weight_decay,
+        "notes": list(project.notes),
         "parameters": len(engine.theta),
         "inputs": list(train.inputs.shape[1:]),
         "rows": {"train": len(train), "validation": len(validation), "test": len(project.test or ())},
         "columns": columns,
         "validation_columns": validation_columns,
         "texts": [name.removeprefix("text.") for name in arrays if name.startswith("text.")],
-        "id": _id_column(train),
+        "id": None if (ids := ids_of(train)) is None else ids.name,
         "groups": [str(name) for name in (() if validation.groups is None else validation.groups.columns)],
         "criteria": {
             key: {"label": CRITERIA[key].label, "unit": CRITERIA[key].unit, "refused": reason}
@@ -155,18 +156,6 @@ def _texts(frame: pd.DataFrame | None) -> dict[str, np.ndarray]:
         found[f"text.{name}"] = text
         found[f"starts.{name}"] = np.concatenate([[0], np.flatnonzero(text == ord("\n")) + 1])
     return found
-
-
-def _id_column(data: Split) -> str | None:
-    """The column that names each row: called id, or like it, and never the same twice."""
-    if data.meta is None:
-        return None
-    for name in data.meta.columns:
-        called = str(name).casefold()
-        named = called in ID_NAMES or called.endswith(("_id", " id"))
-        if named and data.meta[name].is_unique and data.meta[name].notna().all():
-            return str(name)
-    return None
 
 
 def _summary(project: Project) -> str:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from puma_dash.core.engine import Progress
+from puma_dash.core.records import plan_of
 from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.workspace import provenance, tasks, weights
 from puma_dash.workspace.ledger import Entry, Ledger
-from puma_dash.workspace.records import plan_of
 
 
 @dataclass(frozen=True)

@@ -30,24 +30,17 @@ from puma_dash.core.embedding import Columns, Pca, resolve_embedding
 from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device, engine_of
 from puma_dash.core.evaluation.health import health
 from puma_dash.core.evaluation.regions import decision_regions, is_flat
+from puma_dash.core.records import criterion_of, criterion_record, plain, plan_of
 from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.core.unlearning.estimate import patch_estimate
 from puma_dash.workspace import weights
 from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.ledger import Ledger
+from puma_dash.workspace.opening import describe, of_files, unpack
 from puma_dash.workspace.overview import annotations_digest, overview_of, rows_of_split
 from puma_dash.workspace.provenance import patch_anew, provenance, state, use_threads
-from puma_dash.workspace.records import (
-    comparison_arrays,
-    comparison_record,
-    criterion_of,
-    criterion_record,
-    patch_record,
-    plain,
-    plan_of,
-    table,
-)
+from puma_dash.workspace.records import comparison_arrays, comparison_record, patch_record, table
 from puma_dash.workspace.store import Store, home, key
 from puma_dash.workspace.story import story_of
 
@@ -60,6 +53,9 @@ CODE = hashlib.sha256(
     + torch.__version__.encode()
 ).hexdigest()
 """What cached results depend on besides their inputs: the code that computes them."""
+
+TOLD = 5
+"""From so many seconds on it is said beforehand how long psi takes."""
 
 _open: dict[tuple[str, int | None], Project] = {}
 """The project the worker holds: its engine and its factors stay warm between jobs."""
@@ -80,7 +76,8 @@ def open_project(source: str, version: int | None) -> Project:
 
 def _original(source: str) -> Project:
     if source not in DEMOS:
-        return api.load(source)
+        found = of_files(source)
+        return api.load(source) if found is None else found
     demo = DEMOS[source]()
     project: Project = demo.untrained()
 
@@ -135,6 +132,7 @@ def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
         project.name,
         project.class_names,
         annotations_digest(project),
+        project.notes,
         LAYOUT,
         CODE,
     )
@@ -277,6 +275,7 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
         },
     }
     common = {"source": params["source"], "parent": params["version"], "patch": params["patch"]}
+    common["who"] = params.get("who", "")
     if project.test is not None:
         progress(0.4, 1, "Opening the test split")
         compared = comparison.compare(project, made, "test")
@@ -338,6 +337,8 @@ def devices(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
 
 
 TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any]]] = {
+    "unpack": unpack,
+    "describe": describe,
     "prepare": prepare,
     "value": value,
     "embed": embed,
@@ -428,7 +429,13 @@ def _value(
     name = key("value", project.fingerprint, method, criterion, CODE)
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        found = api.value(project, method, criterion, progress=progress, cancel=cancel)
+        seconds = api.estimate(project).seconds if method == "psi" else 0.0
+
+        def told(done: float, total: float, message: str) -> None:
+            cost = "" if seconds < TOLD else f"; psi takes about {seconds:.0f} s"
+            progress(done, total, message + cost)
+
+        found = api.value(project, method, criterion, progress=told, cancel=cancel)
         facts = {**found.diagnostics, "method": found.method, "criterion": found.criterion}
         return {"scores": found.scores}, plain(facts)
 

@@ -35,6 +35,9 @@ class FakeJobs:
             return JobState(JOB, task, params, status="done", result={"devices": []})
         return JobState(job_id, task, params, started=1.0, **self.now)
 
+    def recent(self):
+        return [self.state(f"{number:018x}") for number in range(len(self.submitted), 0, -1)]
+
     def position(self, job_id):
         return 0
 

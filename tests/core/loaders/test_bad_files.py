@@ -241,8 +241,8 @@ SHAPES = {
             {k.replace("8.", "a.8.").replace("11.", "a.11."): v for k, v in IMAGE_STATE.items()},
             folder / "m.safetensors",
         ),
-        "0 takes 1 channels and a row of inputs has 2",
-        {"inputs": IMAGES.repeat(1, 2, 1, 1)},
+        "0 takes 1 channels and a row of inputs has 3",
+        {"inputs": IMAGES.repeat(1, 3, 1, 1)},
     ),
     "channels last": (
         layers(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)),

@@ -4,6 +4,7 @@ import gzip
 import os
 import struct
 import tomllib
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -77,6 +78,7 @@ def bomb(side):
         target = path / "train" / "cat" / "1.png"
         content = bytearray(target.read_bytes())
         content[16:24] = struct.pack(">II", side, side)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
         target.write_bytes(content)
 
     return change
@@ -178,7 +180,7 @@ TABLES = {
     "a table that is no UTF-8": (file("train.csv", b"customer,amount\n\xff\xfe\xe9,1\n"), "cannot be read"),
     "a row too long": (cell("c1,", "c1,c1,"), "cannot be read (Error tokenizing data"),
     "every row too long": (
-        lambda path: write(path, (path / "train.csv").read_text().replace(",yes", ",yes,"), "train.csv"),
+        lambda path: write(path, (path / "train.csv").read_text().replace(",yes", ",yes,x"), "train.csv"),
         "cannot be read",
     ),
     "quotes that do not end": (cell("c1,", '"c1,'), "cannot be read"),

@@ -10,7 +10,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 import puma_dash as puma
-from puma_dash.core.loaders.project_folder import read_data
 from puma_dash.core.loaders.starter import start
 
 ADULT = [
@@ -34,7 +33,7 @@ ADULT = [
 
 def fit_and_save(path, weight_decay):
     """scikit-learn's logistic regression on the encoding that is stored, saved as the project's model."""
-    train = read_data(path).splits["train"]
+    train = puma.read_data(path).splits["train"]
     model = LogisticRegression(C=1 / (weight_decay * len(train)), max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -128,7 +127,7 @@ def test_mnist_from_its_files(tmp_path, test_data):
         'train = { inputs = "train-images-idx3-ubyte.gz", targets = "train-labels-idx1-ubyte.gz" }\n'
         'test = { inputs = "t10k-images-idx3-ubyte.gz", targets = "t10k-labels-idx1-ubyte.gz" }\n'
     )
-    data = read_data(tmp_path)
+    data = puma.read_data(tmp_path)
     train = data.splits["train"]
     assert tuple(train.inputs.shape) == (60_000, 1, 28, 28)
     assert train.targets[:5].tolist() == [5, 0, 4, 1, 9]

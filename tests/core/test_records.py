@@ -6,7 +6,7 @@ import pytest
 
 import puma_dash as puma
 from puma_dash.core.criteria import CRITERIA, Calibration, CrossEntropy
-from puma_dash.workspace.records import criterion_of, criterion_record, plan_of, plan_record
+from puma_dash.core.records import criterion_of, criterion_record, plan_of, plan_record
 
 OWN = [
     CrossEntropy(rows=(3, 1)),
