@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from puma_dash.core.demos import DEMOS
     from puma_dash.core.embedding import EMBEDDINGS
     from puma_dash.core.evaluation.health import Finding, health
+    from puma_dash.core.evaluation.membership import RemovalEvidence, removal_evidence
     from puma_dash.core.evaluation.trust import Decomposition, decompose
     from puma_dash.core.first_order import curve_by_rows, predicted_change
     from puma_dash.core.forecasting import forecast
@@ -91,6 +92,7 @@ _HOMES = {
     "puma_dash.core.first_order": ("curve_by_rows", "predicted_change"),
     "puma_dash.core.forecasting": ("forecast",),
     "puma_dash.core.evaluation.health": ("Finding", "health"),
+    "puma_dash.core.evaluation.membership": ("RemovalEvidence", "removal_evidence"),
     "puma_dash.core.evaluation.trust": ("Decomposition", "decompose"),
     "puma_dash.core.objective": (
         "LOSSES",
@@ -165,6 +167,7 @@ __all__ = [
     "Puma",
     "Recorder",
     "Records",
+    "RemovalEvidence",
     "Retrain",
     "SGDRecipe",
     "Selection",
@@ -193,6 +196,7 @@ __all__ = [
     "read_records",
     "read_rows",
     "read_scores",
+    "removal_evidence",
     "report",
     "train_shards",
     "value",
