@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -212,7 +213,8 @@ class Recorder:
 
     def batch(self, rows: Any) -> None:
         """After each step: the rows (b,) of ``project.train`` that were in its batch."""
-        self._batches.append(torch.as_tensor(rows).detach().to("cpu", torch.int32).ravel())
+        found = rows.detach() if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows, np.int64))
+        self._batches.append(found.to("cpu", torch.int32, copy=True).ravel())
         if self._last is not None:
             now = self._theta()
             self._updates.append(now - self._last)
