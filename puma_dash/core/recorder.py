@@ -140,7 +140,7 @@ class Records:
         """The records that ``arrays()`` and ``facts()`` tell."""
         told, shards = dict(facts), None
         if "shards" in told:
-            of = told.pop("shards")
+            of = dict(told.pop("shards"))
 
             def state(s: int, r: int) -> dict[str, Tensor]:
                 prefix = f"shards.{s}.{r}.state."

@@ -98,7 +98,9 @@ def test_retraining_cannot_be_told_from_retraining(evidence):
     rows = evidence.rows
     assert rows["row"].tolist() == list(MISLABELLED)
     assert (rows["before"] > rows["retrained without"]).all()
-    assert rows["after"].mean() - rows["retrained without"].mean() == pytest.approx(table.loc["after", "shift"])
+    assert rows["after"].mean() - rows["retrained without"].mean() == pytest.approx(
+        table.loc["after", "shift"]
+    )
 
 
 def test_a_patch_that_does_nothing_shows_as_one(project, retrained):

@@ -118,9 +118,10 @@ def test_records_belong_to_the_fingerprint_and_to_one_model_only(full):
     assert known.with_model(CASE.model).records is None
     patch = puma.patch(known, puma.PatchPlan(remove=(1,), method="influence"))
     assert puma.apply(known, patch).records is None
-    assert puma.apply(known, patch).fingerprint == puma.apply(
-        project, puma.patch(project, patch.plan)
-    ).fingerprint
+    assert (
+        puma.apply(known, patch).fingerprint
+        == puma.apply(project, puma.patch(project, patch.plan)).fingerprint
+    )
 
 
 @pytest.mark.parametrize("kind", [puma.AdamRecipe, puma.SGDRecipe])
@@ -169,7 +170,9 @@ def test_the_regulariser_is_the_standard_deviation_of_the_logits():
     loss = puma.SoftmaxCrossEntropy()
     leaf = z.clone().requires_grad_()
     found = puma.SGDRecipe(loss, deviation=1.5).losses(leaf, y)
-    np.testing.assert_allclose(found.detach() - loss(z, y), 1.5 * np.std(z.numpy(), axis=1, ddof=1), atol=1e-12)
+    np.testing.assert_allclose(
+        found.detach() - loss(z, y), 1.5 * np.std(z.numpy(), axis=1, ddof=1), atol=1e-12
+    )
     found.sum().backward()
     assert leaf.grad.isfinite().all()
     with pytest.raises(puma.ProjectError, match="at least 2 logits"):
@@ -183,9 +186,7 @@ def test_demos_come_with_records():
     assert records.epochs == tuple(range(10, 101, 10))
     assert records.optimizer == "Adam"
     assert records.bytes < 2e6
-    torch.testing.assert_close(
-        records.start + records.updates.sum(0), flat(project.model), rtol=0, atol=1e-4
-    )
+    torch.testing.assert_close(records.start + records.updates.sum(0), flat(project.model), rtol=0, atol=1e-4)
     assert {key for key, reason in usable(puma.UNLEARNERS, project).items() if reason} == {"sisa"}
     assert usable(puma.VALUATIONS, project)["tracin"] is None
 
@@ -201,7 +202,7 @@ def test_a_project_folder_names_its_records(tmp_path, full):
     settings = """
 [model]
 weights = "model.safetensors"
-layers = ["linear", "tanh", "linear"]
+activation = "tanh"
 [data]
 train = { inputs = "train.npz:inputs", targets = "train.npz:targets" }
 validation = { inputs = "train.npz:inputs", targets = "train.npz:targets" }
@@ -226,7 +227,7 @@ def test_records_that_do_not_fit_are_refused(full, tmp_path):
     rows = torch.tensor([3, 22])
     bad = {
         "what puma.read_records returns, but got dict": lambda: CASE.project(records={}),
-        "same trained parameters, but these differ: 0.weight": lambda: CASES["one logit"].project(records=records),
+        "but these differ: 0.bias, 0.weight, 2.bias": lambda: CASES["one logit"].project(records=records),
         "start of shape (38,)": changed(records, start=torch.zeros(5)),
         "updates of shape (8, 38)": changed(records, updates=records.updates[:3]),
         "finite checkpoints": changed(records, checkpoints=records.checkpoints * torch.nan),

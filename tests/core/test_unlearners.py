@@ -35,7 +35,9 @@ def recorded(start, recipe, weights=None, seed=3):
 
 
 def sgd(loss="cross_entropy", **options):
-    return puma.SGDRecipe(puma.LOSSES[loss](), **{"learning_rate": 0.05, "epochs": 1, "batch_size": 5, **options})
+    return puma.SGDRecipe(
+        puma.LOSSES[loss](), **{"learning_rate": 0.05, "epochs": 1, "batch_size": 5, **options}
+    )
 
 
 # --- fine-tuning ------------------------------------------------------------
@@ -58,7 +60,8 @@ def test_fine_tuned_to_the_end_is_retraining():
 def test_a_little_fine_tuning_goes_a_little_way():
     start = trained()
     short, long = (
-        patched(start.project(), puma.UNLEARNERS["fine_tune"](epochs=epochs)).delta.norm() for epochs in (1, 30)
+        patched(start.project(), puma.UNLEARNERS["fine_tune"](epochs=epochs)).delta.norm()
+        for epochs in (1, 30)
     )
     assert 0 < 3 * short < long
 
@@ -87,9 +90,7 @@ def test_sisa_is_exact(name):
     x, y = start.train
     spoilt = x.copy()
     spoilt[list(REMOVED)] = 50.0
-    one, other = (
-        patched(sharded(variant), "sisa") for variant in (start, start.but(train=(spoilt, y)))
-    )
+    one, other = (patched(sharded(variant), "sisa") for variant in (start, start.but(train=(spoilt, y))))
     before = sharded(start).records.shards
     touched = one.diagnostics["shards_retrained"]
     for s, (state, again) in enumerate(zip(states(start, one), states(start, other), strict=True)):
@@ -131,7 +132,9 @@ def test_a_new_label_retrains_its_shard():
     patch = patched(project, "sisa", relabel={4: new})
     targets = project.train.targets.clone()
     targets[4] = new
-    again = dataclasses.replace(project, train=dataclasses.replace(project.train, targets=targets), records=None)
+    again = dataclasses.replace(
+        project, train=dataclasses.replace(project.train, targets=targets), records=None
+    )
     fresh_shards = puma.train_shards(again, 3, 2, seed=5).shards
     for s, state in enumerate(states(project, patch)):
         assert same(state, fresh_shards.states[s][-1])
@@ -262,7 +265,9 @@ def test_more_steps_raise_the_removed_losses_more_and_harm_the_rest():
     for steps in (1, 20):
         method = puma.UNLEARNERS["gradient_ascent"](learning_rate=0.5, steps=steps)
         theta = flat(patched(start.project(), method).model)
-        losses = reference.losses(reference.x, reference.y, theta) - reference.losses(reference.x, reference.y)
+        losses = reference.losses(reference.x, reference.y, theta) - reference.losses(
+            reference.x, reference.y
+        )
         found.append((losses[marked].mean(), losses[~marked].mean()))
     assert 0 < found[0][0] < found[1][0]
     assert found[1][1] > 0
