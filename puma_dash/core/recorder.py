@@ -28,6 +28,7 @@ ARRAYS, FACTS = "records.safetensors", "records.json"
 STEPS = {
     "start": "recorder = puma.Recorder(model) before the first step",
     "checkpoints": "recorder.epoch(optimizer) at the end of each epoch",
+    "rates": "recorder.epoch(optimizer) at the end of each epoch",
     "batches": "recorder.batch(rows) after each step",
     "updates": "puma.Recorder(model, updates=True) and recorder.batch(rows) after each step",
     "shards": "puma.train_shards(project), which trains the ensemble ahead",
@@ -36,6 +37,7 @@ STEPS = {
 WORDS = {
     "start": "the parameters before training",
     "checkpoints": "checkpoints of training with their learning rates",
+    "rates": "the learning rate of each epoch",
     "batches": "which rows each batch of training held",
     "updates": "the change of the parameters in each batch of training",
     "shards": "an ensemble trained on shards of the rows",

