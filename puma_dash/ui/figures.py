@@ -272,10 +272,11 @@ def class_figure(
         share: Whether it is one, or else a figure in units of its own.
     """
     figure = canvas(title, height=150 + 28 * len(class_names))
-    _dumbbells(figure, class_names, floats(before), floats(after), labels=("before", "after"))
-    figure.update_traces(hovertemplate=f"%{{x:{'.1%' if share else '.4g'}}}{NO_BOX}")
-    tickformat = ".1~%" if share else "~g"
-    return figure.update_xaxes(title_text=plain(x_title, 80), tickformat=tickformat, showgrid=True)
+    scale, shown, unit = (100, ".1f", " %") if share else (1, ".4g", "")
+    rates = (scale * floats(values) for values in (before, after))
+    _dumbbells(figure, class_names, *rates, labels=("before", "after"))
+    figure.update_traces(hovertemplate=f"%{{x:{shown}}}{unit}{NO_BOX}")
+    return figure.update_xaxes(title_text=plain(x_title, 80), tickformat="~g", ticksuffix=unit, showgrid=True)
 
 
 def _occupied(bins: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float32]]:

@@ -53,6 +53,7 @@ def overview_of(
         "classes": list(project.class_names or ()),
         "loss": str(engine.loss),
         "weight_decay": project.weight_decay,
+        "notes": list(project.notes),
         "parameters": len(engine.theta),
         "inputs": list(train.inputs.shape[1:]),
         "rows": {"train": len(train), "validation": len(validation), "test": len(project.test or ())},

@@ -39,6 +39,7 @@ from puma_dash.core.unlearning.sisa import like
 from puma_dash.workspace import weights
 from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.ledger import Ledger
+from puma_dash.workspace.opening import describe, of_files, unpack
 from puma_dash.workspace.overview import annotations_digest, overview_of, rows_of_split
 from puma_dash.workspace.provenance import patch_anew, provenance, state, use_threads
 from puma_dash.workspace.records import comparison_arrays, comparison_record, patch_record, table
@@ -77,7 +78,8 @@ def open_project(source: str, version: int | None) -> Project:
 
 def _original(source: str) -> Project:
     if source not in DEMOS:
-        return api.load(source)
+        found = of_files(source)
+        return api.load(source) if found is None else found
     demo = DEMOS[source]()
     project: Project = demo.untrained()
 
@@ -139,6 +141,7 @@ def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
         project.name,
         project.class_names,
         annotations_digest(project),
+        project.notes,
         LAYOUT,
         CODE,
     )
@@ -281,6 +284,7 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
         },
     }
     common = {"source": params["source"], "parent": params["version"], "patch": params["patch"]}
+    common["who"] = params.get("who", "")
     if project.test is not None:
         progress(0.4, 1, "Opening the test split")
         compared = comparison.compare(project, made, "test")
@@ -342,6 +346,8 @@ def devices(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
 
 
 TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any]]] = {
+    "unpack": unpack,
+    "describe": describe,
     "prepare": prepare,
     "value": value,
     "embed": embed,

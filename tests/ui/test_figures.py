@@ -557,10 +557,21 @@ def test_each_criterion_runs_along_strength_beside_its_rail():
 def test_class_rates_run_from_the_top_in_the_order_given():
     figure = class_figure(["a", "b"], [0.5, np.nan], [0.75, 0.25], title="t", x_title="rate")
     before, after = (next(t for t in figure.data if t.name == name) for name in ("before", "after"))
-    np.testing.assert_array_equal(before.x, np.array([0.5, np.nan], dtype=np.float32))
-    np.testing.assert_array_equal(after.x, [0.75, 0.25])
+    np.testing.assert_array_equal(before.x, [50, np.nan])
+    np.testing.assert_array_equal(after.x, [75, 25])
+    assert figure.layout.xaxis.ticksuffix == " %"
     assert figure.layout.yaxis.ticktext == ("a", "b")
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
+    figure = class_figure(["a"], [0.5], [0.75], title="t", x_title="RMSE", share=False)
+    assert [list(trace.x) for trace in figure.data if trace.name in ("before", "after")] == [[0.5], [0.75]]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "told"),
+    [(2.17, 2, "2.2"), (13_241.5, 2, "13,000"), (46_614, 3, "46,600"), (-0.00312, 2, "-0.0031"), (0, 2, "0")],
+)
+def test_short_numbers_have_few_digits_and_no_exponent(value, digits, told):
+    assert style.short(value, digits) == told
 
 
 # ----------------------------------------------------------------------------------------------- thumbnails

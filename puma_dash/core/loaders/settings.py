@@ -16,7 +16,6 @@ from puma_dash.core.registry import Described
 from puma_dash.core.training import AdamRecipe
 from puma_dash.core.types import ProjectError
 
-FILE = "project.toml"
 SOURCES = ("test", "train")
 LARGEST = 2**24
 """Bytes of the largest project.toml that is read."""
