@@ -151,7 +151,7 @@ def settings(here: Context, rows: Rows, draft: Draft, impossible: bool) -> dict[
     tried = Record.of(here.history().patch)
     if tried is not None and (told := binding_sentence(tried.info, here.criteria)):
         st.info(f"The last patch: {text.escape(told)}", icon=":material/history:")
-    methods = list(text.METHODS)
+    methods = list(text.METHOD_NOTES)
     method = st.selectbox(
         "Method", methods, methods.index(last["method"]), format_func=text.METHODS.get, key="method"
     )

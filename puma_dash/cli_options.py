@@ -76,7 +76,10 @@ Hold = Annotated[
     ),
 ]
 Method = Annotated[
-    str, typer.Option(help="puma, influence or retrain; settings in brackets: 'puma(sparsity=0.5)'.")
+    str,
+    typer.Option(
+        help="puma, influence, retrain, fine_tune, ...; settings in brackets: 'puma(sparsity=0.5)'."
+    ),
 ]
 Strength = Annotated[float, typer.Option(help="How much of the whole change; 1 is all of it.")]
 Curvature = Annotated[

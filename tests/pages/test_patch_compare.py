@@ -254,7 +254,9 @@ def test_groups_of_rows_before_and_after(open_page, prepared, compared):
 def test_a_race_is_run_and_remembered(open_page, prepared, jobs, compared):
     keep(patch=compared)
     at = open_page(COMPARE, project="radial", draft=DRAFT)
-    assert [task for task, _ in jobs.submitted][-2:] == ["estimate"] * 2
+    assert [task for task, _ in jobs.submitted][-6:] == ["estimate"] * 6
+    assert at.button(key="race sisa").disabled  # a demo has no ensemble of shards
+    assert any("which SISA needs" in caption.value for caption in at.caption)
     at.button(key="race influence").click().run()
     task, params = jobs.submitted[-1]
     assert task == "patch"

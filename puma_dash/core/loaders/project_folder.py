@@ -16,6 +16,7 @@ from puma_dash.core.loaders.labels import class_numbers, put_aside, values
 from puma_dash.core.loaders.normalise import Normalise, standard
 from puma_dash.core.loaders.settings import Carve, Settings, Sources, read_settings, sources
 from puma_dash.core.objective import PROBE_ROWS
+from puma_dash.core.recorder import ARRAYS, FACTS, Records, read_records
 from puma_dash.core.types import Project, ProjectError, Split
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def open_folder(path: str | Path, root: str | Path | None = None, code: bool = T
         class_names=data.class_names or None,
         trainer=trainer,
         notes=data.notes,
+        records=_records(settings, folder),
         **data.splits,
     )
 
@@ -206,6 +208,16 @@ def _model(settings: Settings, folder: Folder, data: Data) -> nn.Module:
     if data.normalise is not None:
         model.register_forward_pre_hook(data.normalise)
     return model
+
+
+def _records(settings: Settings, folder: Folder) -> Records | None:
+    """What training left behind, from the folder that [training] names."""
+    if "records" not in settings.training:
+        return None
+    path = folder.find(settings.training["records"])
+    for part in (ARRAYS, FACTS):
+        folder.find(str(path / part))  # links may not lead out of the root
+    return read_records(path)
 
 
 def _weights(settings: Settings, folder: Folder) -> tuple[Path, dict[str, Any]]:

@@ -10,6 +10,7 @@ from puma_dash.core.valuation.baselines import NegativeLoss, Random
 from puma_dash.core.valuation.gradient_dot import GradientDot
 from puma_dash.core.valuation.psi import Psi
 from puma_dash.core.valuation.self_influence import SelfInfluence
+from puma_dash.core.valuation.tracin import TracIn
 
 __all__ = [
     "VALUATIONS",
@@ -18,12 +19,14 @@ __all__ = [
     "Psi",
     "Random",
     "SelfInfluence",
+    "TracIn",
     "resolve_valuation",
 ]
 
 VALUATIONS: dict[str, Any] = {
     "psi": Psi,
     "self_influence": SelfInfluence,
+    "tracin": TracIn,
     "gradient_dot": GradientDot,
     "loss": NegativeLoss,
     "random": Random,
