@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -190,6 +191,11 @@ METRICS = {
     "mae": "MAE",
     "r2": "R²",
 }
+
+
+def file_name(*parts: object) -> str:
+    """Returns the parts as a name for a download: words of letters and digits, with hyphens between."""
+    return "-".join(re.findall(r"\w+", " ".join(map(str, parts))))
 
 
 def metric(name: str) -> str:
