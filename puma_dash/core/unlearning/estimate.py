@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from puma_dash.core.plan import PatchPlan
     from puma_dash.core.types import Project
 
-TRAINING_STEP = 1e-3
-"""Seconds that the optimiser adds to each step of training, seen on small networks."""
-
-
 def patch_estimate(
     project: Project, plan: PatchPlan, *, curvature: str | Curvature = "auto", device: str | None = None
 ) -> Estimate:
@@ -82,8 +78,6 @@ def _retraining(engine: Engine) -> Estimate:
             "of which only a run can tell; try the patch, which does not train."
         )
     costs = Costs.of(engine)
-    batches = -(-engine.n // trainer.batch_size)
-    one = batches * (costs.call * (1 + BACKWARD) + TRAINING_STEP)
-    one += engine.n * costs.row * (1 + BACKWARD)
+    seconds = costs.training(engine.n, trainer.epochs, trainer.batch_size)
     held = int(3 * costs.graph(trainer.batch_size) + costs.vectors(4))
-    return Estimate(trainer.epochs * one, held, f"{trainer.epochs} epochs of {engine.n:,} rows")
+    return Estimate(seconds, held, f"{trainer.epochs} epochs of {engine.n:,} rows")
