@@ -74,7 +74,7 @@ ORDER = {
     "training": BASE | {"objective"},
     "curvature": DERIVATIVES | {"curvature"},
     "criteria": DERIVATIVES | {"criteria"},
-    "valuation": DERIVATIVES | {"curvature", "criteria", "valuation"},
+    "valuation": DERIVATIVES | {"curvature", "criteria", "valuation", "embedding", "training"},
     "unlearning": DERIVATIVES | {"curvature", "criteria", "unlearning", "training"},
     "embedding": DERIVATIVES | {"embedding"},
     "demos": DERIVATIVES | {"training", "demos"},

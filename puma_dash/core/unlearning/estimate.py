@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from puma_dash.core.plan import PatchPlan
     from puma_dash.core.types import Project
 
+
 def patch_estimate(
     project: Project, plan: PatchPlan, *, curvature: str | Curvature = "auto", device: str | None = None
 ) -> Estimate:

@@ -132,7 +132,7 @@ def mean_of_orders(
     total: Any = 0.0
     means: list[np.ndarray] = []  # the last LAG + 1
     change, asked, orders = np.inf, 0, 0
-    for orders, (added, times) in enumerate(found, 1):  # noqa: B007 (told below)
+    for orders, (added, times) in enumerate(found, 1):
         total, asked = total + added, asked + times
         means = [*means[-LAG:], total / orders]
         if orders > LAG:

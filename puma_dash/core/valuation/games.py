@@ -14,7 +14,7 @@ from puma_dash.core.embedding.base import SPACES, features
 from puma_dash.core.objective import Loss
 from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import ProjectError, Split
-from puma_dash.core.valuation.linear import fitted, standardised
+from puma_dash.core.valuation.linear import fitted, mean_loss, standardised
 from puma_dash.core.valuation.retraining import Check, Training, outputs_of
 
 if TYPE_CHECKING:
@@ -24,16 +24,18 @@ if TYPE_CHECKING:
 Game = Callable[[Check], Callable[[np.ndarray], float]]
 """Gives a function v(rows) to be asked along one order of rows, which may go on from its last answer."""
 
-REFIT_TOLERANCE, REFIT_ITERATIONS = 1e-3, 100
+FLAT, ITERATIONS = 1e-2, 100
+"""A fit ends where the gradient's largest entry is this share of that of all rows at W = 0, or after so many
+steps."""
 
 
-def metric_field() -> Any:
+def metric_field(default: str = "auto") -> Any:
     """The field that says what a model is worth."""
     told = {
         "help": "What a model is worth: its accuracy, or minus the criterion; auto: accuracy of classes.",
         "choices": "auto accuracy criterion",
     }
-    return field(default="auto", metadata=told)
+    return field(default=default, metadata=told)
 
 
 def space_field() -> Any:
@@ -108,6 +110,7 @@ class LinearGame:
     """(m, d + 1) of the evaluation rows."""
     worth: Worth
     l2: float
+    flat: float
 
     @classmethod
     def of(cls, engine: Engine, worth: Worth, space: str, l2: float) -> LinearGame:
@@ -116,24 +119,22 @@ class LinearGame:
         train, held_out = standardised(own, data)
         given = engine.project.train.weights
         weights = train.new_ones(engine.n) if given is None else given.double()
-        return cls(train, engine.project.train.targets, weights, held_out, worth, l2)
+        targets, nothing = engine.project.train.targets.cpu(), _nothing(worth, train)
+        steepest = mean_loss(train, targets, worth.loss, weights, nothing)[1].abs().max()
+        return cls(train, targets, weights, held_out, worth, l2, FLAT * float(steepest))
 
-    def fit(
-        self, rows: np.ndarray, start: Tensor | None = None, iterations: int = REFIT_ITERATIONS
-    ) -> Tensor:
+    def fit(self, rows: np.ndarray, start: Tensor | None = None, iterations: int = ITERATIONS) -> Tensor:
         """W (c, d + 1) of the model of ``rows``."""
-        width = self.worth.nothing.shape[1]
-        begin = self.features.new_zeros(width, self.features.shape[1]) if start is None else start
-        return fitted(
-            self.features[rows],
-            self.targets[rows],
-            self.worth.loss,
-            self.l2,
-            self.weights[rows],
-            begin,
-            tolerance=REFIT_TOLERANCE,
-            iterations=iterations,
-        )
+        begin = _nothing(self.worth, self.features) if start is None else start
+        own, targets, weights = self.features[rows], self.targets[rows], self.weights[rows]
+        options = {"flat": self.flat, "iterations": iterations}
+        return fitted(own, targets, self.worth.loss, self.l2, weights, begin, **options)
+
+    def reversed(self) -> Tensor:
+        """W (c, d + 1) of the model of the evaluation rows."""
+        begin, targets = _nothing(self.worth, self.features), self.worth.data.targets
+        weights = self.held_out.new_ones(len(targets))
+        return fitted(self.held_out, targets, self.worth.loss, self.l2, weights, begin, flat=self.flat)
 
     def __call__(self, check: Check) -> Callable[[np.ndarray], float]:
         """V of rows, each fit going on from the last."""
@@ -166,3 +167,8 @@ class TrainedGame:
             return self.worth(torch.from_numpy(outputs_of(model, self.worth.data.inputs, self.rows)))
 
         return value
+
+
+def _nothing(worth: Worth, features: Tensor) -> Tensor:
+    """W = 0 (c, d + 1)."""
+    return features.new_zeros(worth.nothing.shape[1], features.shape[1])

@@ -112,7 +112,9 @@ class Epochs:
         self.held_out = engine.to(worth.data.inputs)
         names = [name for name, p in engine.project.model.named_parameters() if p.requires_grad]
 
-        def loss(moving: dict[str, Tensor], rest: dict[str, Tensor], x: Tensor, y: Tensor, a: Tensor) -> Tensor:
+        def loss(
+            moving: dict[str, Tensor], rest: dict[str, Tensor], x: Tensor, y: Tensor, a: Tensor
+        ) -> Tensor:
             outputs = functional_call(engine.model, {**moving, **rest}, (x[None],))
             return a * engine.loss(outputs, y[None])[0]
 
@@ -157,7 +159,9 @@ class Epochs:
     ) -> None:
         """Goes through the orders, and tells ``note`` V of each model after each step, or after the last."""
         engine, rows = self.engine, self.players[torch.from_numpy(self._orders(numbers))]
-        models = [fresh(engine.project.model, self.seed + one).to(engine.device, engine.dtype) for one in numbers]
+        models = [
+            fresh(engine.project.model, self.seed + one).to(engine.device, engine.dtype) for one in numbers
+        ]
         named, buffers = stack_module_state([model.eval() for model in models])
         moving = {name: value.detach() for name, value in named.items() if name in self._names}
         rest = {name: value.detach() for name, value in {**named, **buffers}.items() if name not in moving}
@@ -173,4 +177,6 @@ class Epochs:
     @torch.no_grad()
     def _values(self, moving: dict[str, Tensor], rest: dict[str, Tensor]) -> np.ndarray:
         """V of each model."""
-        return np.array([self.worth(one) for one in self._outputs(moving, rest, self.held_out).double().cpu()])
+        return np.array(
+            [self.worth(one) for one in self._outputs(moving, rest, self.held_out).double().cpu()]
+        )

@@ -78,7 +78,9 @@ class KnnShapley(Described):
         costs, held_out = Costs.of(engine), len(engine.project.validation)
         pairs = held_out * engine.n
         seconds = costs.passes(engine.n + held_out) + pairs * 20 * SORTING * costs.multiplication
-        return Estimate(seconds, 8 * 5 * min(pairs, BLOCK_NUMBERS), f"{held_out:,} sorts of {engine.n:,} rows")
+        return Estimate(
+            seconds, 8 * 5 * min(pairs, BLOCK_NUMBERS), f"{held_out:,} sorts of {engine.n:,} rows"
+        )
 
 
 def shapley_by_rank(right: Tensor, neighbours: int) -> Tensor:

@@ -34,7 +34,7 @@ def fitted(
     weights: Tensor,
     start: Tensor,
     *,
-    tolerance: float = 1e-8,
+    flat: float,
     iterations: int = ITERATIONS,
 ) -> Tensor:
     """W (c, d) where (1/m) sum_i a_i l(W f_i, y_i) + (l2/2) |W|^2 is least, by L-BFGS.
@@ -46,22 +46,28 @@ def fitted(
         l2: weight decay of W, above 0.
         weights: a (m,).
         start: (c, d) where to begin.
-        tolerance: stop where the gradient's largest entry is this share of that at W = 0.
+        flat: stop where the gradient's largest entry is at most this.
         iterations: stop after so many at the latest.
     """
     from scipy.optimize import minimize
 
     def value_and_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
         w = torch.from_numpy(x).view_as(start)
-        outputs = (features @ w.T).requires_grad_()
-        value = weights @ loss(outputs, targets) / len(features)
-        (slopes,) = torch.autograd.grad(value, outputs)
-        gradient = slopes.T @ features + l2 * w
-        return float(value.detach() + l2 / 2 * w.square().sum()), gradient.reshape(-1).numpy()
+        value, gradient = mean_loss(features, targets, loss, weights, w)
+        return value + float(l2 / 2 * w.square().sum()), (gradient + l2 * w).reshape(-1).numpy()
 
-    steepest = np.abs(value_and_gradient(np.zeros(start.numel()))[1]).max()
-    options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 0.0, "gtol": tolerance * steepest}
+    options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 0.0, "gtol": flat}
     found = minimize(
         value_and_gradient, start.reshape(-1).numpy(), jac=True, method="L-BFGS-B", options=options
     )
     return torch.from_numpy(found.x).view_as(start)
+
+
+def mean_loss(
+    features: Tensor, targets: Tensor, loss: Loss, weights: Tensor, w: Tensor
+) -> tuple[float, Tensor]:
+    """(1/m) sum_i a_i l(W f_i, y_i) and its gradient (c, d) at ``w`` = W."""
+    outputs = (features @ w.T).requires_grad_()
+    value = weights @ loss(outputs, targets) / len(features)
+    (slopes,) = torch.autograd.grad(value, outputs)
+    return float(value.detach()), slopes.T @ features

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from puma_dash.core.curvature.base import Estimate
@@ -15,13 +14,15 @@ from puma_dash.core.curvature.costs import Costs
 from puma_dash.core.curvature.streams import slopes
 from puma_dash.core.embedding.base import penultimate
 from puma_dash.core.registry import Described
-from puma_dash.core.valuation.linear import fitted, with_ones
+from puma_dash.core.valuation.linear import fitted, mean_loss, with_ones
 
 if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
     from puma_dash.core.curvature import Curvature
     from puma_dash.core.engine import Engine
 
+FLAT = 1e-8
+"""The fit ends where the gradient's largest entry is this share of that at W = 0."""
 PASSES = 200
 """Evaluations that fitting a last layer takes, seen on small networks, for estimates."""
 
@@ -93,7 +94,9 @@ def representer_points(engine: Engine, l2: float) -> Points:
     weights = features.new_ones(engine.n) if train.weights is None else train.weights.double()
     start = features.new_zeros(engine.training_outputs.shape[1], features.shape[1])
     engine.check_cancel()
-    layer = fitted(features, train.targets, engine.loss, l2, weights, start)
+    steepest = mean_loss(features, train.targets, engine.loss, weights, start)[1].abs().max()
+    flat = FLAT * float(steepest)
+    layer = fitted(features, train.targets, engine.loss, l2, weights, start, flat=flat)
     outputs = features @ layer.T
     alpha = -slopes(engine.loss, train, outputs) / (l2 * engine.n)
     return Points(alpha, features, outputs, time.perf_counter() - begin)

@@ -43,7 +43,7 @@ POLL = 0.1
 def jobs_field() -> Any:
     """The field that says how many processes train."""
     told = {
-        "help": "Processes that train side by side; empty: as joblib is configured, or one per core if it pays.",
+        "help": "Processes side by side; empty: as joblib is configured, or one per core if it pays.",
         "min": 1,
     }
     return field(default=None, metadata=told)
@@ -124,7 +124,9 @@ def training_estimate(engine: Engine, times: int, rows: int) -> Estimate:
     return Estimate(seconds, held, f"{times:,} retrainings on {rows:,} rows")
 
 
-def results(engine: Engine, work: Work, tasks: Sequence[Any], jobs: int | None, message: str) -> Iterator[Any]:
+def results(
+    engine: Engine, work: Work, tasks: Sequence[Any], jobs: int | None, message: str
+) -> Iterator[Any]:
     """``work(task, check)`` of each task, in their order.
 
     The first is done here, which tells what the others take. Whoever has seen enough stops iterating.
