@@ -38,7 +38,7 @@ def features(engine: Engine, space: str, rows: Split | None = None) -> np.ndarra
 
 @torch.no_grad()
 def penultimate(engine: Engine, rows: Split | None = None) -> np.ndarray:
-    """What the last linear layer that runs takes as input, for ``rows`` or all training rows: (m, d) float32."""
+    """What the last linear layer that runs takes in, for ``rows`` or all training rows: (m, d) float32."""
     linear = [module for module in engine.model.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ProjectError(

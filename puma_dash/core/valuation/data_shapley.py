@@ -137,7 +137,7 @@ def mean_of_orders(
         means = [*means[-LAG:], total / orders]
         if orders > LAG:
             last = means[-1]
-            change = max(float((np.abs(m - last) / (np.abs(last) + 1e-12)).mean()) for m in means[:-1])
+            change = float((np.abs(np.array(means) - last) / (np.abs(last) + 1e-12)).mean(1).max())
             if change < convergence:
                 break
     facts = {"orders": orders, "evaluations": asked, "change": change, "converged": change < convergence}

@@ -33,10 +33,10 @@ class DVRL(Described):
     """h(x_j, y_j, |y_j - yhat_j|), from 0 to 1: how probably a learned selector takes row j for training.
 
     Each round draws s_j ~ Bernoulli(h_j), fits a predictor (a linear model on features) to the rows drawn and
-    is rewarded by R = V - what V was of late, a moving average that begins with V of all rows. The selector, a network of two hidden layers,
-    follows R grad sum_j [s_j log h_j + (1 - s_j) log(1 - h_j)] (REINFORCE), with a penalty where the mean of
-    h leaves .1 to .9. yhat_j is what a predictor fitted to the evaluation rows says of x_j. The published
-    learning rate, .01, drove h to one of these ends here.
+    is rewarded by R = V - what V was of late, a moving average that begins with V of all rows. The selector,
+    a network of two hidden layers, follows R grad sum_j [s_j log h_j + (1 - s_j) log(1 - h_j)] (REINFORCE),
+    with a penalty where the mean of h leaves .1 to .9. yhat_j is what a predictor fitted to the evaluation
+    rows says of x_j. The published learning rate, .01, drove h to one of these ends here.
     """
 
     label = "DVRL (reinforcement learning)"

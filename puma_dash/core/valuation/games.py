@@ -96,7 +96,7 @@ class Worth:
 
 @dataclass(frozen=True, eq=False)
 class LinearGame:
-    """V of a linear model, fitted with the project's loss to features of the rows; they have mean 0, variance 1.
+    """V of a linear model, fitted with the project's loss to features of mean 0 and variance 1.
 
     A fit goes on from the one before, which takes a few steps where the row is one of many.
     """
@@ -127,8 +127,8 @@ class LinearGame:
         """W (c, d + 1) of the model of ``rows``."""
         begin = _nothing(self.worth, self.features) if start is None else start
         own, targets, weights = self.features[rows], self.targets[rows], self.weights[rows]
-        options = {"flat": self.flat, "iterations": iterations}
-        return fitted(own, targets, self.worth.loss, self.l2, weights, begin, **options)
+        loss = self.worth.loss
+        return fitted(own, targets, loss, self.l2, weights, begin, flat=self.flat, iterations=iterations)
 
     def reversed(self) -> Tensor:
         """W (c, d + 1) of the model of the evaluation rows."""
