@@ -36,32 +36,41 @@ METHODS = {
 
 def measure():
     """Title and table."""
-    found: dict[str, list[list[float]]] = {name: [] for name in METHODS}
     puma.value(puma.load("two-moons"))  # what is imported on first use
+    found = []
     for seed in SEEDS:
-        project = puma.DEMOS["digits"](seed=seed)()
-        for name, method in METHODS.items():
-            fresh = project.with_model(project.model)  # knows nothing yet
-            if method == "random":
-                method = puma.VALUATIONS["random"](seed=seed)
-            begin = time.perf_counter()
-            scores = puma.value(fresh, method, device="cpu").scores
-            found[name].append([time.perf_counter() - begin, *hits(project, scores)])
+        found.append(of_seed(seed))
         print(f"mislabel: seed {seed} done", flush=True)
-    rows = []
-    for name, values in found.items():
-        seconds, *quality = np.transpose(values)
-        middle, half = np.mean(quality, 1), 1.96 * np.std(quality, 1, ddof=1) / len(SEEDS) ** 0.5
-        told = [f"{m:.3f} ± {h:.3f}" for m, h in zip(middle, half, strict=True)]
-        row = {"method": name, "AUC": told[0]}
-        row |= {f"found in {share:.0%}": text for share, text in zip(INSPECTED, told[1:], strict=True)}
-        rows.append((middle[0], row | {"seconds": f"{np.median(seconds):.2f}"}))
-    table = pd.DataFrame([row for _, row in sorted(rows, key=lambda pair: -pair[0])])
     yield (
         "Flipped labels found by the lowest scores: digits, 1 000 rows, 10 % flipped, clean validation; "
-        f"mean ± 95 % interval over {len(SEEDS)} seeds",
-        table,
+        f"mean ± 95 % interval over {len(found)} seeds",
+        table(found),
     )
+
+
+def of_seed(seed: int) -> list[list[float]]:
+    """Seconds, AUC and shares found of each method, on one draw of rows, flips and model."""
+    project, found = puma.DEMOS["digits"](seed=seed)(), []
+    for method in METHODS.values():
+        fresh = project.with_model(project.model)  # knows nothing yet
+        chosen = puma.VALUATIONS["random"](seed=seed) if method == "random" else method
+        begin = time.perf_counter()
+        scores = puma.value(fresh, chosen, device="cpu").scores
+        found.append([time.perf_counter() - begin, *hits(project, scores)])
+    return found
+
+
+def table(found: list[list[list[float]]]) -> pd.DataFrame:
+    """A line per method, the best AUC first, of what ``of_seed`` found."""
+    values = np.array(found)  # (seeds, methods, 4)
+    middle, half = values.mean(0), 1.96 * values.std(0, ddof=1) / len(values) ** 0.5
+    rows = []
+    for k, name in enumerate(METHODS):
+        told = [f"{m:.3f} ± {h:.3f}" for m, h in zip(middle[k, 1:], half[k, 1:], strict=True)]
+        shares = {f"found in {share:.0%}": text for share, text in zip(INSPECTED, told[1:], strict=True)}
+        seconds = f"{np.median(values[:, k, 0]):.2f}"
+        rows.append({"method": name, "AUC": told[0]} | shares | {"seconds": seconds})
+    return pd.DataFrame([rows[k] for k in np.argsort(-middle[:, 1], kind="stable")])
 
 
 def hits(project: puma.Project, scores: np.ndarray) -> list[float]:
