@@ -7,6 +7,8 @@
 #
 #   docker run --rm --init --gpus all -p 127.0.0.1:8501:8501 -v puma-dash:/data -v "$PWD":/work:ro puma-dash \
 #       serve mymodule:make_project
+#
+# or, with project folders in it to open from the page: ... puma-dash serve --root /work
 
 ARG PYTHON=3.13
 FROM python:${PYTHON}-slim

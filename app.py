@@ -3,9 +3,10 @@
 import streamlit as st
 
 from puma_dash.ui.bootstrap import bootstrap
+from puma_dash.ui.opening import check_rows, choose, to_read
 from puma_dash.ui.panels import plain_number, preparing
-from puma_dash.ui.state import Context, ledger, open_context, sources
-from puma_dash.ui.text import DEMOS, METRICS, PSI_SENTENCE, escape, percent
+from puma_dash.ui.state import Context, ledger
+from puma_dash.ui.text import METRICS, PSI_SENTENCE, escape, percent
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
         if here.job("prepare") is not None and not here.job("prepare").live:
             choose()
         return
-    if here is not None and st.session_state.pop("opening", False):
+    if here is not None and st.session_state.pop("opening", False) and not to_read(here):
         st.switch_page("pages/2_Explore.py", query_params=here.query)
     if here is not None:
         opened(here)
@@ -41,15 +42,7 @@ def opened(here: Context) -> None:
                 value, shown = info["metrics"][name], percent if name == "accuracy" else plain_number
                 st.metric(METRICS[name], shown(value), width="content")
         st.caption(f"Metrics on validation, n = {rows['validation']:,}.")
-        st.markdown(
-            f":material/check_circle: **Data** {rows['train']:,} training, {rows['validation']:,} "
-            f"validation, {rows['test']:,} test rows  \n"
-            f":material/check_circle: **Model** {escape(info['summary'])}, {info['parameters']:,} "
-            f"parameters, trained on {escape(info['loss'])} with weight decay "
-            f"{weight_decay(info['weight_decay'])}  \n"
-            f":material/check_circle: **Criterion** {here.main['label']} on validation  \n"
-            ":material/check_circle: **Prepared** predictions, psi of every training row, a map"
-        )
+        check_rows(here)
         with st.container(horizontal=True):
             if st.button("Explore the training rows", type="primary", icon=":material/scatter_plot:"):
                 st.switch_page("pages/2_Explore.py", query_params=here.query)
@@ -76,32 +69,6 @@ def versions(here: Context) -> None:
         else:
             asked = query if number is None else {**query, "version": str(number)}
             st.page_link("app.py", label=escape(name), icon=":material/history:", query_params=asked)
-
-
-def weight_decay(value: float | None) -> str:
-    """The weight decay as text."""
-    return "unknown (taken as 0)" if value is None else f"{value:g}"
-
-
-def choose() -> None:
-    """The projects this server can open."""
-    st.subheader("Open a project")
-    names = sources()
-    for column, source in zip(st.columns(max(3, len(names))), names, strict=False):
-        demo = DEMOS.get(source)
-        with column, st.container(border=True, height="stretch"):
-            st.markdown(f"**{demo.title if demo else escape(source)}**")
-            st.markdown(demo.text if demo else "The project this server was started with.")
-            st.caption(demo.cost if demo else "Loaded by your own code.")
-            label = demo.button if demo else "Open it"
-            if st.button(label, key=f"open-{source}", type="primary" if source == names[0] else "secondary"):
-                st.session_state["opening"] = True
-                open_context(source, None)
-                st.rerun()
-    st.markdown(
-        "Your own model: write a function that returns `puma.Project(...)` and start with "
-        "`puma-dash serve module:function`."
-    )
 
 
 main()

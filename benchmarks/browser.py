@@ -195,8 +195,8 @@ def to_psi(page: Page) -> int:
 
     page.get_by_role("combobox").first.click()
     page.get_by_role("option", name="label").click()
-    page.locator(".gtitle").filter(has_text="by label").wait_for()
+    page.get_by_text("training rows by label").wait_for()
     wait_until_idle(page)
     page.get_by_role("button", name="Colour by psi").click()
-    page.locator(".gtitle").filter(has_text="by psi").wait_for()
+    page.get_by_text("training rows by psi").wait_for()
     return 1

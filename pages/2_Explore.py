@@ -6,9 +6,9 @@ from puma_dash.ui import text
 from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.explore import Rows
 from puma_dash.ui.explore_map import the_map
-from puma_dash.ui.forecast import forecast
+from puma_dash.ui.forecast import forecast, refined_forecast
 from puma_dash.ui.gallery import gallery_page
-from puma_dash.ui.panels import ready
+from puma_dash.ui.panels import main_and_side, ready
 from puma_dash.ui.state import Context
 from puma_dash.ui.story import story
 from puma_dash.ui.tray import tray
@@ -33,11 +33,11 @@ def workbench(here: Context, rows: Rows, marked: int) -> None:
     draft = here.draft()
     if draft.marked != marked:
         st.rerun()  # the marks are told outside as well
-    left, right = st.columns([1.5, 1], gap="medium")
+    (left, right), between, (low, beside) = main_and_side(), st.container(), main_and_side()
     parts = [(right, tray), (right, forecast), (left, the_map)]
     if st.session_state.pop("arriving", False):
         parts = parts[-1:] + parts[:-1]
-    for place, part in [*parts, (left, gallery_page), (right, story)]:
+    for place, part in [*parts, (between, refined_forecast), (low, gallery_page), (beside, story)]:
         with place:
             part(here, rows, draft)
 

@@ -11,7 +11,7 @@ from puma_dash.ui import text
 from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.compare import Record, binding_sentence
 from puma_dash.ui.cost import cost, cost_sentence
-from puma_dash.ui.explore import Rows, forecast_now, gallery
+from puma_dash.ui.explore import Rows, forecast_now, gallery, ranking
 from puma_dash.ui.forecast import strength_chart
 from puma_dash.ui.panels import job, plain_number, ready, signed
 from puma_dash.ui.patching import (
@@ -94,11 +94,12 @@ def review(here: Context, rows: Rows, draft: Draft) -> None:
         "Relabel": draft.relabel.rows,
     }
     sets = {name: marked for name, marked in sets.items() if len(marked)}
+    scores, ranked_by = ranking(here, rows)
     for tab, (name, marked) in zip(
         st.tabs([f"{n} {len(m):,}" for n, m in sets.items()]), sets.items(), strict=True
     ):
         with tab:
-            chosen = marked[np.argsort(rows.psi[marked], kind="stable")][:REVIEW_LIMIT]
+            chosen = marked[np.argsort(scores[marked], kind="stable")][:REVIEW_LIMIT]
             frame, columns = gallery(rows, chosen, draft)
             if name == "Relabel":
                 after = dict(draft.relabel.items())
@@ -118,7 +119,8 @@ def review(here: Context, rows: Rows, draft: Draft) -> None:
             )
             picked = chosen[[row for row in event["selection"]["rows"] if row < len(chosen)]]
             shown = f"{len(chosen):,} of {len(marked):,} rows, "
-            st.caption(f"{shown}most harmful first. Tick rows to take them out.")
+            by = text.escape(ranked_by)
+            st.caption(f"{shown}most harmful first, by {by}. Tick rows to take them out.")
             buttons = st.container(horizontal=True)
             if buttons.button(
                 f"Unmark {len(picked):,} ticked",
@@ -149,7 +151,7 @@ def settings(here: Context, rows: Rows, draft: Draft, impossible: bool) -> dict[
     tried = Record.of(here.history().patch)
     if tried is not None and (told := binding_sentence(tried.info, here.criteria)):
         st.info(f"The last patch: {text.escape(told)}", icon=":material/history:")
-    methods = list(text.METHODS)
+    methods = list(text.METHOD_NOTES)
     method = st.selectbox(
         "Method", methods, methods.index(last["method"]), format_func=text.METHODS.get, key="method"
     )

@@ -26,7 +26,7 @@ from puma_dash.ui.figures import class_figure, predicted_measured_figure, reliab
 from puma_dash.ui.history import entry_report
 from puma_dash.ui.panels import chart, job, ready, segments, side_by_side
 from puma_dash.ui.race import race
-from puma_dash.ui.state import Context, ledger, open_context
+from puma_dash.ui.state import Context, ledger, open_context, user
 from puma_dash.ui.values_charts import HEADINGS, values_chart
 
 
@@ -116,11 +116,11 @@ def decide(here: Context, record: Record, decision: Any) -> None:
             if failed and not why.strip():
                 st.error("A rail fails. Say why it is accepted all the same.", icon=":material/edit:")
             else:
-                here.start("accept", {"patch": record.key, "why": why.strip()})
+                here.start("accept", {"patch": record.key, "why": why.strip(), "who": user()})
                 st.rerun()
         if discard.button("Discard", icon=":material/close:", width="stretch", disabled=busy or discarded):
             about = {"source": here.source, "parent": here.version, "patch": record.key}
-            ledger().append("discarded", why=why.strip(), details=record.info, **about)
+            ledger().append("discarded", why=why.strip(), who=user(), details=record.info, **about)
             st.rerun()
         if adjust.button(
             "Adjust",

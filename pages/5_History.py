@@ -23,7 +23,7 @@ from puma_dash.ui.history import (
     tree_figure,
 )
 from puma_dash.ui.panels import chart, facts, no_project
-from puma_dash.ui.state import Context, ledger, open_context
+from puma_dash.ui.state import Context, ledger, open_context, user
 
 
 def main() -> None:
@@ -115,9 +115,8 @@ def roll_back(here: Context, versions) -> None:
             if not why.strip():
                 st.error("Say why in a few words: whoever reads the history later will want to know.")
                 return
-            ledger().append(
-                "rolled back", source=here.source, parent=versions.current, target=target, why=why
-            )
+            of = {"source": here.source, "parent": versions.current, "target": target}
+            ledger().append("rolled back", why=why, who=user(), **of)
             del st.session_state["rolling"]
             st.rerun()
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from puma_dash.core.demos import DEMOS
     from puma_dash.core.embedding import EMBEDDINGS
     from puma_dash.core.evaluation.health import Finding, health
+    from puma_dash.core.evaluation.membership import RemovalEvidence, removal_evidence
     from puma_dash.core.evaluation.trust import Decomposition, decompose
     from puma_dash.core.first_order import curve_by_rows, predicted_change
     from puma_dash.core.forecasting import forecast
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     from puma_dash.core.objective import LOSSES, BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
     from puma_dash.core.plan import PatchPlan
     from puma_dash.core.reading import read_rows, read_scores
+    from puma_dash.core.recorder import Recorder, Records, read_records
     from puma_dash.core.saved import read_patch
-    from puma_dash.core.training import AdamRecipe
+    from puma_dash.core.training import AdamRecipe, SGDRecipe
     from puma_dash.core.types import (
         Cancelled,
         Comparison,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         Valuation,
     )
     from puma_dash.core.unlearning import UNLEARNERS, InfluenceRemoval, Puma, Retrain
+    from puma_dash.core.unlearning.sisa import train_shards
     from puma_dash.core.valuation import (
         DVRL,
         VALUATIONS,
@@ -101,6 +104,7 @@ _HOMES = {
     "puma_dash.core.first_order": ("curve_by_rows", "predicted_change"),
     "puma_dash.core.forecasting": ("forecast",),
     "puma_dash.core.evaluation.health": ("Finding", "health"),
+    "puma_dash.core.evaluation.membership": ("RemovalEvidence", "removal_evidence"),
     "puma_dash.core.evaluation.trust": ("Decomposition", "decompose"),
     "puma_dash.core.objective": (
         "LOSSES",
@@ -111,8 +115,9 @@ _HOMES = {
     "puma_dash.core.loaders": ("LOADERS",),
     "puma_dash.core.loaders.project_folder": ("read_data",),
     "puma_dash.core.reading": ("read_rows", "read_scores"),
+    "puma_dash.core.recorder": ("Recorder", "Records", "read_records"),
     "puma_dash.core.saved": ("read_patch",),
-    "puma_dash.core.training": ("AdamRecipe",),
+    "puma_dash.core.training": ("AdamRecipe", "SGDRecipe"),
     "puma_dash.core.plan": ("PatchPlan",),
     "puma_dash.core.types": (
         "Cancelled",
@@ -126,6 +131,7 @@ _HOMES = {
         "Valuation",
     ),
     "puma_dash.core.unlearning": ("UNLEARNERS", "InfluenceRemoval", "Puma", "Retrain"),
+    "puma_dash.core.unlearning.sisa": ("train_shards",),
     "puma_dash.core.valuation": (
         "DVRL",
         "VALUATIONS",
@@ -190,8 +196,12 @@ __all__ = [
     "ProjectError",
     "Psi",
     "Puma",
+    "Recorder",
+    "Records",
+    "RemovalEvidence",
     "Representer",
     "Retrain",
+    "SGDRecipe",
     "Selection",
     "SelfInfluence",
     "SoftmaxCrossEntropy",
@@ -215,9 +225,12 @@ __all__ = [
     "predicted_change",
     "read_data",
     "read_patch",
+    "read_records",
     "read_rows",
     "read_scores",
+    "removal_evidence",
     "report",
+    "train_shards",
     "value",
     "values",
 ]

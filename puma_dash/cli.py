@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ import typer
 
 from puma_dash import cli_method
 from puma_dash._version import __version__
-from puma_dash.cli_options import Device, Source, examples, load, progress, show
+from puma_dash.cli_options import Device, Source, examples, has_code, load, progress, show
 
 BEGIN = """In this order, to begin with:
   puma-dash demo                                       look at it in the browser
@@ -56,19 +57,33 @@ def demo(
     serve("digits", port)
 
 
-@app.command(epilog=examples("serve digits", "serve adult --port 8600", "serve mymodule:make_project"))
-def serve(source: Source = "digits", port: Port = 8501) -> None:
+@app.command(
+    epilog=examples(
+        "serve digits", "serve adult --port 8600", "serve --root projects", "serve mymodule:make_project"
+    )
+)
+def serve(
+    source: Source = "digits",
+    port: Port = 8501,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Project folders below it can be opened in the browser (PUMA_DASH_ROOT)."),
+    ] = None,
+) -> None:
     """Opens a project in the browser."""
     from puma_dash.ui import SERVED, app_folder
     from puma_dash.ui.text import DEMOS
+    from puma_dash.workspace.places import ROOT
     from puma_dash.workspace.store import home
 
     os.environ[SERVED] = source
+    _allow(str(root or os.environ.get(ROOT, "")), source)
     if "PUMA_DASH_HOME" in os.environ:  # it may be relative to here
         os.environ["PUMA_DASH_HOME"] = str(home().resolve())
     if source not in DEMOS:
         load(source)  # a wrong name is told here, not in the browser
-        os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+        if has_code(source):
+            os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     typer.echo(f"PUMA Dash {__version__}: http://127.0.0.1:{port}")
     os.chdir(app_folder())
     command = [sys.executable, "-m", "puma_dash.ui.server", "run", "app.py", "--server.port", str(port)]
@@ -145,6 +160,33 @@ def check(source: Source, device: Device = None) -> None:
     )
 
 
+@app.command(epilog=examples("reproduce fig6", "reproduce all --seeds 3 --output figures"))
+def reproduce(
+    figure: Annotated[str, typer.Argument(help="fig3, fig4, fig5, fig6, fig8, fig9, or all.")],
+    output: Annotated[Path, typer.Option(help="The folder that pages, tables and settings go to.")] = Path(
+        "reproduced"
+    ),
+    seeds: Annotated[int, typer.Option(help="How many repetitions, each with its own seed.", min=1)] = 10,
+) -> None:
+    """Runs an experiment of the PUMA paper and says what agrees.
+
+    A page with the picture, its tables as CSV, and the settings, seeds and versions as JSON go to the folder.
+    """
+    from puma_dash.core.experiments import EXPERIMENTS
+    from puma_dash.core.registry import resolve
+    from puma_dash.ui.experiments import write
+
+    done = {}
+    for key in EXPERIMENTS if figure == "all" else [figure]:
+        experiment = dataclasses.replace(resolve(EXPERIMENTS, key, "figure"), seeds=seeds)
+        start = time.perf_counter()
+        with progress() as told:
+            found = experiment(told)
+        files = write(key, experiment, found, time.perf_counter() - start, output)
+        done[key] = {"told": found.told, "files": [str(path) for path in files]}
+    show(done)
+
+
 for command, shown in (
     (
         cli_method.value,
@@ -197,7 +239,7 @@ def replay(
     """
     if home is not None:
         os.environ["PUMA_DASH_HOME"] = str(home.resolve())
-    sys.path.insert(0, os.getcwd())
+    sys.path.append(os.getcwd())  # last: nothing in it stands for a library
     from puma_dash.workspace.ledger import Ledger
     from puma_dash.workspace.replay import replay as replayed
     from puma_dash.workspace.store import home as home_folder
@@ -210,6 +252,23 @@ def replay(
     verdict = f"was not reproduced: {', '.join(failed)}" if failed else "was reproduced"
     typer.echo(f"Entry {entry} {verdict}.")
     raise typer.Exit(1 if failed else 0)
+
+
+def _allow(root: str, source: str) -> None:
+    """Lets the browser open project folders below ``root``; below none where it is empty."""
+    from puma_dash.core.types import ProjectError
+    from puma_dash.workspace.places import ROOT
+
+    if not root:
+        return
+    if not os.path.isdir(root):
+        raise ProjectError(f"expected root to be a folder, but {root} is none; try making it first.")
+    if has_code(source) and Path.cwd().is_relative_to(Path(root).resolve()):
+        raise ProjectError(
+            "expected to be started outside of the root, since code is imported from where one starts, and "
+            f"others may write below {root}; try cd to another folder."
+        )
+    os.environ[ROOT] = str(Path(root).resolve())
 
 
 def main() -> None:

@@ -76,7 +76,10 @@ Hold = Annotated[
     ),
 ]
 Method = Annotated[
-    str, typer.Option(help="puma, influence or retrain; settings in brackets: 'puma(sparsity=0.5)'.")
+    str,
+    typer.Option(
+        help="puma, influence, retrain, fine_tune, ...; settings in brackets: 'puma(sparsity=0.5)'."
+    ),
 ]
 Strength = Annotated[float, typer.Option(help="How much of the whole change; 1 is all of it.")]
 Curvature = Annotated[
@@ -96,9 +99,21 @@ def examples(*commands: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  puma-dash {command}" for command in commands)])
 
 
+def has_code(source: str) -> bool:
+    """Whether a source needs modules from the current folder: a function, or factories that are trusted.
+
+    Not otherwise: a torch.py that lies beside somebody's model must not be imported as PyTorch.
+    """
+    from puma_dash.ui.text import DEMOS
+
+    named = source not in DEMOS and not os.path.exists(source)
+    return named or bool(os.environ.get("PUMA_DASH_FACTORIES"))
+
+
 def load(source: str) -> Project:
     """The project of that source; a module may lie in the current folder."""
-    sys.path.insert(0, os.getcwd())
+    if has_code(source):
+        sys.path.append(os.getcwd())  # last: nothing in it stands for a library
     import puma_dash as puma
 
     return puma.load(source)

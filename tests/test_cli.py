@@ -1,13 +1,16 @@
 """The command line: the same calls, one sentence and exit code 2 for what a user can mend."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from puma_dash import ProjectError, cli
 from puma_dash.workspace import weights
 from puma_dash.workspace.ledger import Ledger
 
@@ -141,3 +144,74 @@ def test_what_a_user_can_mend_is_one_sentence(tmp_path, words, sentence):
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """Starts the server in everything but the last call; what its environment says then."""
+    for name in ("PUMA_DASH_PROJECT", "PUMA_DASH_ROOT", "PYTHONPATH", "PUMA_DASH_FACTORIES"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(cli, "load", lambda source: None)
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+
+    def serve(*words, root=None, at=tmp_path):
+        monkeypatch.chdir(at)
+        cli.serve(*words, root=root)
+        return dict(os.environ)
+
+    return serve
+
+
+def test_serve_allows_a_root(started, tmp_path):
+    (tmp_path / "top").mkdir()
+    (tmp_path / "link").symlink_to("top")
+    assert started("digits")["PUMA_DASH_ROOT"] == ""
+    assert started("digits", root=Path("link"))["PUMA_DASH_ROOT"] == str(tmp_path / "top")
+    with pytest.raises(ProjectError, match="root to be a folder, but absent is none"):
+        started("digits", root=Path("absent"))
+
+
+def test_the_root_comes_from_the_environment_too(started, tmp_path, monkeypatch):
+    """Relative to where one starts, not to the app's folder."""
+    (tmp_path / "top").mkdir()
+    monkeypatch.setenv("PUMA_DASH_ROOT", "top")
+    assert started("digits")["PUMA_DASH_ROOT"] == str(tmp_path / "top")
+    done = run("serve", "--root", "absent", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "expected root to be a folder" in done.stderr
+
+
+def test_modules_are_found_where_one_starts_only_if_code_is_asked_for(started, tmp_path, monkeypatch):
+    (tmp_path / "shop").mkdir()
+    assert started("digits")["PYTHONPATH"] == ""
+    assert started(str(tmp_path / "shop"))["PYTHONPATH"] == ""
+    assert started("mymodule:make")["PYTHONPATH"].split(os.pathsep)[0] == str(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv("PUMA_DASH_FACTORIES", "mymodule")
+    assert started(str(tmp_path / "shop"))["PYTHONPATH"].split(os.pathsep)[0] == str(tmp_path)
+
+
+def test_code_is_not_imported_from_where_others_may_write(started, tmp_path):
+    (tmp_path / "top" / "in").mkdir(parents=True)
+    top = tmp_path / "top"
+    assert started("mymodule:make", root=top)["PUMA_DASH_ROOT"] == str(top)
+    with pytest.raises(ProjectError, match="started outside of the root"):
+        started("mymodule:make", root=top, at=top / "in")
+    assert started("digits", root=top, at=top)["PUMA_DASH_ROOT"] == str(top)
+
+
+def test_an_experiment_is_written_with_its_settings(tmp_path):
+    done = run("reproduce", "fig6", "--seeds", "1", "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)["fig6"]
+    settings = json.loads((tmp_path / "fig6.json").read_text())
+    assert settings["told"] == said["told"]
+    assert settings["seeds"] == [0]
+    table = pd.read_csv(tmp_path / "fig6-1.csv")
+    assert table["model"].tolist() == ["before", "patched", "retrained"]
+    page = (tmp_path / "fig6.html").read_text()
+    assert 'src="plotly.min.js"' in page
+    assert (tmp_path / "plotly.min.js").stat().st_size > 1_000_000
+    wrong = run("reproduce", "fig1", "--output", tmp_path)
+    assert wrong.returncode == 2
+    assert "fig3, fig4" in wrong.stderr

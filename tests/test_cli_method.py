@@ -273,6 +273,14 @@ def test_compare_judges_methods_and_counts_looks_at_test(run, tables, project, t
     assert ledger.verify().broken is None
 
 
+def test_retraining_knows_no_strength(run):
+    """A patch of half the strength is held against retraining all the same."""
+    run("patch", "--top", 3, "--strength", 0.5)
+    code, found, _ = run("compare", "--patch", "patched.safetensors", "--against", "retrain")
+    assert code == 0
+    assert {name: made["strength"] for name, made in found["methods"].items()} == {"patch": 0.5, "retrain": 1}
+
+
 def test_a_patch_of_another_state_of_the_folder_is_told(run, tables, tmp_path, monkeypatch):
     import shutil
 

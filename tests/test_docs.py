@@ -95,10 +95,13 @@ def run_page(name):
     return names
 
 
-def test_a_model_of_ones_own():
+def test_a_model_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the page writes a folder of records
     names = run_page("project.md")
     assert names["make_project"]().name == "mine"
     assert {finding.status for finding in puma.health(names["project"])} == {"ok"}
+    assert names["traced"].diagnostics["checkpoints"] == [5, 10, 15, 20]
+    assert "no proof" in names["evidence"].sentence
     assert names["hers"].criterion == "cross_entropy where sex = 'female'"
 
 

@@ -72,12 +72,13 @@ ORDER = {
     "row_gradients": set(),
     "layers": BASE | {"objective", "engine", "row_gradients"},
     "training": BASE | {"objective"},
+    "recorder": {"types"},
     "curvature": DERIVATIVES | {"curvature"},
     "criteria": DERIVATIVES | {"criteria"},
-    "valuation": DERIVATIVES | {"curvature", "criteria", "valuation", "embedding", "training"},
-    "unlearning": DERIVATIVES | {"curvature", "criteria", "unlearning", "training"},
+    "valuation": DERIVATIVES | {"curvature", "criteria", "valuation", "embedding", "recorder", "training"},
+    "unlearning": DERIVATIVES | {"curvature", "criteria", "unlearning", "training", "recorder"},
     "embedding": DERIVATIVES | {"embedding"},
-    "demos": DERIVATIVES | {"training", "demos"},
+    "demos": DERIVATIVES | {"training", "recorder", "demos"},
 }
 PLAIN = tuple(
     f"evaluation/{name}" for name in ("metrics", "reliability", "statistics", "estimates", "calibration")

@@ -29,7 +29,7 @@ from puma_dash.core.types import (
     Valuation,
 )
 from puma_dash.core.unlearning import resolve_unlearner
-from puma_dash.core.unlearning.base import check_plan_for, relabelled
+from puma_dash.core.unlearning.base import change_of, check_plan_for, relabelled
 from puma_dash.core.valuation import resolve_valuation
 
 
@@ -229,7 +229,7 @@ def patch(
     return Patch(
         model=update.model,
         plan=plan,
-        delta=(engine.theta_of(update.model) - engine.theta).cpu(),
+        delta=change_of(engine, update.model).cpu(),
         weights=update.weights,
         predicted=update.predicted,
         measured={name: after[name] - before[name] for name in before},
@@ -247,7 +247,7 @@ def patch(
 
 
 def apply(project: Project, patch: Patch) -> Project:
-    """The project as it stands after ``patch``: its model, labels and training weights."""
+    """The project as it stands after ``patch``: its model, labels and training weights, without records."""
     if patch.plan.relabel and patch.strength != 1:
         raise ProjectError(
             f"expected a patch at strength 1 to go on from, but it relabels at strength {patch.strength:g}, "
@@ -258,4 +258,4 @@ def apply(project: Project, patch: Patch) -> Project:
     weights = (own + patch.strength * (full - own)).clamp_min(0)
     targets = relabelled(project.train.targets, patch.plan.relabel)
     train = dataclasses.replace(project.train, targets=targets, weights=weights)
-    return dataclasses.replace(project, model=patch.model, train=train)
+    return dataclasses.replace(project, model=patch.model, train=train, records=None)

@@ -537,6 +537,13 @@ def engine_of(
     return project.memo[where].listen(progress, cancel)
 
 
+def whole_engine(engine: Engine) -> Engine:
+    """The engine of all trained parameters: ``engine`` itself where it has them."""
+    trained = [name for name, p in engine.project.model.named_parameters() if p.requires_grad]
+    same = list(engine.parameters.names) == trained
+    return engine if same else engine_of(engine.project, engine.device)
+
+
 def _out_of_memory(error: RuntimeError) -> bool:
     """Whether a device or the machine had no room; PyTorch's allocator for the CPU has no type for it."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -9,11 +9,14 @@ import functools
 import math
 import types
 from collections.abc import Mapping
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import numpy as np
 
 from puma_dash.core.types import ProjectError
+
+if TYPE_CHECKING:
+    from puma_dash.core.types import Project
 
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text", type(None): "None"}
 """What a field may hold, in words."""
@@ -103,6 +106,19 @@ def resolve(registry: Mapping[str, Any], value: Any, kind: str) -> Any:
     if value not in registry:
         raise ProjectError(f"expected one of the {kind} names {', '.join(registry)}, but got {value!r}.")
     return registry[value]()
+
+
+def usable(registry: Mapping[str, Any], project: Project) -> dict[str, str | None]:
+    """Key of every entry -> None where ``project`` can use it with its defaults, else the reason why not."""
+    reasons: dict[str, str | None] = {}
+    for key, kind in registry.items():
+        try:
+            if hasattr(kind, "check"):
+                kind().check(project)
+            reasons[key] = None
+        except ProjectError as error:
+            reasons[key] = str(error)
+    return reasons
 
 
 def parsed(registry: Mapping[str, Any], text: str, kind: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from pathlib import Path
@@ -121,6 +120,8 @@ def read_patch(path: str | Path, project: Project) -> Patch:
     from puma_dash.core.engine import engine_of
     from puma_dash.core.loaders.files import check_file
     from puma_dash.core.records import plan_of
+    from puma_dash.core.unlearning.base import change_of
+    from puma_dash.core.unlearning.sisa import like
 
     check_file(Path(path))
     try:
@@ -143,13 +144,13 @@ def read_patch(path: str | Path, project: Project) -> Patch:
             "it is another project; try patching again."
         )
     record = json.loads(told["patch"])
-    model = copy.deepcopy(project.model)
+    model = like(project, list(state))
     model.load_state_dict(state)
     engine = engine_of(project)
     return Patch(
         model=model,
         plan=plan_of(record.pop("plan")),
-        delta=(engine.theta_of(model) - engine.theta).cpu(),
+        delta=change_of(engine, model).cpu(),
         weights=np.array(record.pop("weights")),
         fingerprint=project.fingerprint,
         **record,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from puma_dash.core.objective import Loss
     from puma_dash.core.plan import PatchPlan
+    from puma_dash.core.recorder import Records
 
 SPLITS = ("train", "validation", "test")
 TRUSTED_RATIO = (0.5, 2.0)
@@ -105,6 +106,7 @@ class Project:
         trainer: callable ``(fresh_model, split, weights, weight_decay, seed) -> model`` used by everything
             that retrains; None stands for the documented Adam recipe, "our recipe, not the author's".
         notes: what a reader of results should know of the data; the health checks tell them.
+        records: what the training of this model left behind (``puma.Recorder``), for methods that need it.
 
     Raises:
         ProjectError: the model or the data cannot be used; the message says why and what to try.
@@ -120,6 +122,7 @@ class Project:
     class_names: tuple[str, ...] | None = None
     trainer: Callable[..., nn.Module] | None = None
     notes: tuple[str, ...] = ()
+    records: Records | None = None
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     """Work that later calls on the same project reuse (engines, factors); dropped with the project.
 
@@ -139,6 +142,10 @@ class Project:
         names, splits = check_project(self)
         for name, value in {"class_names": names, **splits}.items():
             object.__setattr__(self, name, value)
+        if self.records is not None:
+            from puma_dash.core.recorder import check_records
+
+            check_records(self.records, self.model, len(self.train))
 
     def split(self, name: str) -> Split:
         """The split called ``name``: train, validation or test."""
@@ -163,12 +170,12 @@ class Project:
         return (self.class_names or ()) if self.task is CLASSIFICATION else ()
 
     def with_model(self, model: nn.Module) -> Project:
-        """The same project around another model of the same kind."""
-        return replace(self, model=model)
+        """The same project around another model, whose training left no records."""
+        return replace(self, model=model, records=None)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the weights, the data and the objective: what every result is tied to."""
+        """SHA-256 over the weights, the data, the objective and the records: what every result is tied to."""
         settings = self.loss, self.weight_decay, self.class_names, _described(self.trainer)
         digest = hashlib.sha256(repr(settings).encode())
         for name, module in self.model.named_modules():
@@ -186,6 +193,8 @@ class Project:
                 _feed(digest, f"{split_name}.{part}", getattr(split, part))
             for columns in () if split is None else (split.groups, split.meta):
                 digest.update(b"none" if columns is None else _frame(columns))
+        if self.records is not None:
+            digest.update(self.records.digest.encode())
         return digest.hexdigest()
 
 
@@ -278,9 +287,10 @@ class Forecast:
 class Patch:
     """A patched model, what was asked, what was predicted and what was measured.
 
-    ``delta`` (p,) is the change of the trained parameters; ``weights`` (n,) are the training weights
-    a_i (1 + e_i) the patch stands for at strength 1; ``predicted`` and ``measured`` map each held criterion
-    to its change dC; ``strength`` is the strength applied, which guard rails may have lowered.
+    ``delta`` (p,) is the change of the trained parameters, empty for an ensemble; ``weights`` (n,) are the
+    training weights a_i (1 + e_i) the patch stands for at strength 1; ``predicted`` and ``measured`` map
+    each held criterion to its change dC; ``strength`` is the strength applied, which guard rails may have
+    lowered.
     """
 
     model: nn.Module

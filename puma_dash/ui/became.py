@@ -13,7 +13,7 @@ from puma_dash.ui.answers import answers_in
 from puma_dash.ui.change_figures import regions_figure
 from puma_dash.ui.compare import Record, changed_table, forgotten_sentences
 from puma_dash.ui.figures import thumbnails
-from puma_dash.ui.panels import chart, segments
+from puma_dash.ui.panels import chart, decimals, segments, tall
 from puma_dash.ui.state import Context, entry
 from puma_dash.workspace.store import Entry
 
@@ -24,10 +24,9 @@ TALL = 44
 COLUMNS: dict[str, Any] = {
     "image": st.column_config.ImageColumn("Image", width="small"),
     **{
-        name: st.column_config.ProgressColumn(name, format="percent", min_value=0.0, max_value=1.0)
+        name: st.column_config.ProgressColumn(name, format="%.0f %%", min_value=0, max_value=100)
         for name in ("confidence before", "confidence after")
     },
-    **{name: st.column_config.NumberColumn(name, format="%.3f") for name in ("loss before", "loss after")},
     "change of error": st.column_config.NumberColumn(format="%+.4g"),
 }
 FLIPS = {"fixed": "wrong → right", "broken": "right → wrong", "kept right": "right", "kept wrong": "wrong"}
@@ -106,9 +105,18 @@ def overview(here: Context) -> Entry:
 
 def listing(data: dict[str, Any]) -> None:
     """A table of rows, tall enough for their pictures."""
-    pictures = "image" in data
+    line = TALL if "image" in data else 35
+    losses = {
+        name: st.column_config.NumberColumn(name, format=decimals(data[name]))
+        for name in ("loss before", "loss after")
+        if name in data
+    }
     st.dataframe(
-        data, hide_index=True, column_config=COLUMNS, height=340, row_height=TALL if pictures else None
+        data,
+        hide_index=True,
+        column_config=COLUMNS | losses,
+        height=tall(len(data["row"]), line, 345),
+        row_height=line,
     )
 
 
@@ -132,8 +140,8 @@ def flipped(
     data["label"] = [classes[k] for k in arrays["target"][chosen]]
     data["before"] = [classes[k] for k in arrays["predicted"][chosen]]
     data["after"] = [classes[k] for k in arrays["flips.after"][chosen]]
-    data["confidence before"] = arrays["confidence"][chosen]
-    data["confidence after"] = arrays["flips.confidence"][chosen]
+    data["confidence before"] = 100 * arrays["confidence"][chosen]
+    data["confidence after"] = 100 * arrays["flips.confidence"][chosen]
     return data | described(arrays, columns, chosen)
 
 

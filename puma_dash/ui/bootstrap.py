@@ -9,6 +9,7 @@ from puma_dash.core.types import ProjectError
 from puma_dash.ui import app_folder, tour
 from puma_dash.ui.state import Context, context, jobs, ledger
 from puma_dash.ui.text import escape
+from puma_dash.workspace import places
 
 LOGO = str(app_folder() / "assets" / "logo.svg")
 SIDEBAR = 220
@@ -43,7 +44,7 @@ def bootstrap(title: str) -> Context | None:
             st.caption("No project is open.")
         else:
             overview = here.overview
-            name = overview.info["name"] if overview else here.source
+            name = overview.info["name"] if overview else places.title(here.source)
             versions = ledger().versions(here.source)
             current = " (current)" if here.version == versions.current else ""
             st.markdown(f"**{escape(name)}**  \n{versions.name(here.version)}{current}")

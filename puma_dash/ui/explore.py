@@ -12,6 +12,7 @@ import streamlit as st
 from puma_dash.core.first_order import predicted_change
 from puma_dash.ui.answers import Classes, Values, answers_in
 from puma_dash.ui.figures import thumbnails
+from puma_dash.ui.panels import decimals
 from puma_dash.ui.rules import Field, Text
 from puma_dash.ui.state import Context, entry
 
@@ -147,10 +148,15 @@ class Colouring:
     criterion: str | dict[str, Any] | None = None
     values: np.ndarray | None = None
     categories: Sequence[str] | None = None
+    key: str = ""
+    """Of the cache entry, where the values may change under one name."""
 
     @property
     def sequential(self) -> bool:
         """Whether the values run from low to high, with no zero in between that means something."""
+        if self.key:
+            assert self.values is not None
+            return bool(self.values.min() >= 0 or self.values.max() <= 0)
         return self.criterion is None and self.categories is None
 
     def load(self) -> tuple[np.ndarray | None, Sequence[str] | None]:
@@ -166,14 +172,27 @@ def psi_of(here: Context, criterion: str | dict[str, Any]) -> np.ndarray | None:
     return None if found is None else found.arrays["scores"]
 
 
+def taken_in(here: Context) -> dict[str, tuple[str, np.ndarray]]:
+    """Cache key and scores (n,) that users have taken in from files, by "scores: NAME"; low is suspicious."""
+    found = {f"scores: {name}": (key, entry(key)) for name, key in here.index.scores.items()}
+    return {name: (key, held.arrays["scores"]) for name, (key, held) in found.items() if held is not None}
+
+
+def is_ranking(name: str) -> bool:
+    """Whether a colour or a field of that name is a score to rank rows by."""
+    return name.startswith(("psi of ", "scores: "))
+
+
 def ranking(here: Context, rows: Rows) -> tuple[np.ndarray, str]:
-    """psi (n,) by which rows are ranked, and of what: of the map's colour, or else of the validation loss."""
+    """Scores (n,) by which rows are ranked, and what they are: the map's colour, or psi of the plain loss."""
     colour = here.view.get("colour")
+    if colour in (found := taken_in(here)):
+        return found[colour][1], colour
     for name, facts in here.criteria.items():
         psi = psi_of(here, name) if colour == f"psi of {facts['label']}" else None
         if psi is not None:
-            return psi, facts["label"]
-    return rows.psi, here.main["label"]
+            return psi, f"psi of {facts['label']}"
+    return rows.psi, f"psi of {here.main['label']}"
 
 
 def fields(here: Context, rows: Rows, draft: Draft) -> dict[str, Field]:
@@ -183,6 +202,7 @@ def fields(here: Context, rows: Rows, draft: Draft) -> dict[str, Field]:
         for name, facts in here.criteria.items()
         if (psi := psi_of(here, name)) is not None
     }
+    found |= {name: Field(scores) for name, (_, scores) in taken_in(here).items()}
     found |= rows.answers.fields()
     found["loss"] = Field(rows.loss)
     found["mark"] = Field(rows.marks(draft), MARKS)
@@ -209,7 +229,7 @@ def ids(rows: Rows) -> dict[str, int]:
 
 def column_label(name: str) -> str:
     """What a column of the data is called: never like one of our own, whose numbers it would hide."""
-    own = name in OWN_COLUMNS or name.startswith("psi of ")
+    own = name in OWN_COLUMNS or is_ranking(name)
     return f"data: {name}" if own else name
 
 
@@ -223,6 +243,8 @@ def colourings(here: Context, rows: Rows) -> dict[str, Colouring]:
         found.setdefault(
             f"psi of {asked.params['label']}", Colouring(rows, criterion=asked.params["criterion"])
         )
+    for name, (key, scores) in taken_in(here).items():
+        found[name] = Colouring(rows, values=scores, key=key)
     for name, field in rows.answers.fields().items():
         found[name] = Colouring(rows, values=np.asarray(field.values), categories=field.categories)
     found["loss"] = Colouring(rows, values=rows.loss)
@@ -255,8 +277,9 @@ def _change(psi: np.ndarray, draft: Draft) -> float:
 
 def hover_texts(rows: Rows, some: np.ndarray) -> list[str]:
     """What to say of each of ``some`` rows under the mouse."""
-    each = zip(some, rows.answers.told(some), rows.psi[some], strict=True)
-    return [f"row {i:,}\n{told}\npsi {s:+.3f}" for i, told, s in each]
+    scores, name = ranking(rows.here, rows)
+    each = zip(some, rows.answers.told(some), scores[some], strict=True)
+    return [f"row {i:,}\n{told}\n{name} {s:+.3f}" for i, told, s in each]
 
 
 def marks_of(rows: Rows, chosen: np.ndarray, draft: Draft) -> list[str]:
@@ -282,19 +305,24 @@ def gallery(rows: Rows, chosen: np.ndarray, draft: Draft) -> tuple[pd.DataFrame,
         data["image"] = thumbnails(rows.images[chosen])
         columns["image"] = st.column_config.ImageColumn("Image", width="small")
     data["row"] = chosen
-    data["psi"] = rows.psi[chosen]
+    scores, ranked_by = ranking(rows.here, rows)
+    data["psi"] = scores[chosen]
     answered = rows.answers.columns(chosen)
     data |= answered
     data["loss"] = rows.loss[chosen]
     data["mark"] = marks_of(rows, chosen, draft)
     for name in (*rows.columns, *rows.texts):
         data[name] = rows.shown(name, chosen)
-    columns["psi"] = st.column_config.NumberColumn("psi", format="%.3f")
+    shown_as = {"psi": "psi" if ranked_by.startswith("psi of ") else "score", "loss": "loss"}
+    for name, title in shown_as.items():
+        told = ranked_by if name == "psi" else None
+        columns[name] = st.column_config.NumberColumn(title, format=decimals(data[name]), help=told)
     columns["mark"] = st.column_config.TextColumn("mark", width=90)
-    columns["loss"] = st.column_config.NumberColumn("loss", format="%.3f")
     for name in (name for name, values in answered.items() if not isinstance(values, list)):
         columns[name] = st.column_config.NumberColumn(name, format="%.4g")
-    columns["confidence"] = st.column_config.ProgressColumn(
-        "confidence", format="percent", min_value=0.0, max_value=1.0
-    )
+    if "confidence" in answered:
+        data["confidence"] = 100 * answered["confidence"]
+        columns["confidence"] = st.column_config.ProgressColumn(
+            "confidence", format="%.0f %%", min_value=0, max_value=100
+        )
     return pd.DataFrame(data), columns

@@ -160,7 +160,7 @@ def _zoom(here: Context, label: str) -> Window | None:
 def _backdrop(here: Context, rows: Rows, chosen: Colouring, colour: str, label: str) -> Backdrop:
     """All rows drawn, from the cache where they have been."""
     index = here.index
-    scores = index.values.get(f"psi/{chosen.criterion}", "")
+    scores = chosen.key or index.values.get(f"psi/{chosen.criterion}", "")
     of = (rows.key, index.embeddings[label], scores or colour, here.version)
     return _drawn(of, _zoom(here, label), rows, chosen, label)
 

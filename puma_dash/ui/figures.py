@@ -82,6 +82,7 @@ def reliability_figure(
             customdata=bins["count"],
             mode="lines+markers",
             name=name,
+            cliponaxis=False,
             line={"color": color, "width": 2.5, "dash": dash},
             marker={"color": color, "size": 9, "symbol": symbol, "line": {"color": color, "width": 2}},
             hovertemplate="<br>".join(
@@ -102,12 +103,21 @@ def reliability_figure(
                 "opacity": 1 if outlined else 0.55,
                 "line": {"color": color, "width": 1.5},
             },
-            text=None if outlined else [f"{count:,.0f}" for count in bins["count"]],
-            textposition="outside",
-            textangle=0,
-            cliponaxis=False,
             hovertemplate=f"{name}, %{{y:,}} rows{NO_BOX}",
         )
+    (_, first, *_), (_, last, *_) = series[0], series[-1]
+    higher = dict(zip(first["bin_low"].tolist(), first["count"].tolist(), strict=True))
+    figure.add_scatter(  # above both bars, where no line goes through them
+        x=(last["bin_low"] + last["bin_high"]) / 2,
+        y=np.maximum(last["count"], floats([higher.get(low, 0) for low in last["bin_low"].tolist()])),
+        yaxis="y2",
+        mode="text",
+        text=[f"{count:,.0f}" for count in last["count"]],
+        textposition="top center",
+        cliponaxis=False,
+        hoverinfo="skip",
+        showlegend=False,
+    )
     figure.update_xaxes(
         title_text="confidence (predicted probability of the predicted class)",
         range=(left - 0.02, 1.02),
@@ -272,10 +282,11 @@ def class_figure(
         share: Whether it is one, or else a figure in units of its own.
     """
     figure = canvas(title, height=150 + 28 * len(class_names))
-    _dumbbells(figure, class_names, floats(before), floats(after), labels=("before", "after"))
-    figure.update_traces(hovertemplate=f"%{{x:{'.1%' if share else '.4g'}}}{NO_BOX}")
-    tickformat = ".1~%" if share else "~g"
-    return figure.update_xaxes(title_text=plain(x_title, 80), tickformat=tickformat, showgrid=True)
+    scale, shown, unit = (100, ".1f", " %") if share else (1, ".4g", "")
+    rates = (scale * floats(values) for values in (before, after))
+    _dumbbells(figure, class_names, *rates, labels=("before", "after"))
+    figure.update_traces(hovertemplate=f"%{{x:{shown}}}{unit}{NO_BOX}")
+    return figure.update_xaxes(title_text=plain(x_title, 80), tickformat="~g", ticksuffix=unit, showgrid=True)
 
 
 def _occupied(bins: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float32]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from puma_dash.ui import text
 from puma_dash.ui.compare import label_of
 from puma_dash.ui.explore import Rows, forecasts_now
 from puma_dash.ui.figures import strength_figure
-from puma_dash.ui.panels import chart, job, signed
+from puma_dash.ui.panels import chart, job, main_and_side, plain_number, signed
 from puma_dash.ui.patching import keep_plan, plan_name, plan_of_draft
 from puma_dash.ui.state import Context
 from puma_dash.workspace.drafts import Draft
@@ -31,10 +32,7 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
         st.caption("Mark rows to see what patching them away is predicted to do.")
         return
     with st.container(gap="xsmall"):
-        state = here.job("forecast")
-        plan = {} if state is None else plan_of(here, draft)
-        asked = state is not None and state.params.get("plan") == plan_name(plan)
-        refined = state.result if state is not None and asked and state.status == "done" else None
+        asked, refined = asked_for(here, draft)
         with st.container(horizontal=True, gap="xsmall"):
             if st.button(
                 f"Patch {draft.marked:,} rows",
@@ -57,8 +55,16 @@ def forecast(here: Context, rows: Rows, draft: Draft) -> None:
         if len(draft.relabel) and refined is None:
             told += f" It leaves out the {len(draft.relabel):,} new labels; Refine works out what they do."
         st.caption(told)
-        if asked and job(here, "forecast", "Refining the forecast") and refined is not None:
-            refined_forecast(here, refined, plan)
+        if asked:
+            job(here, "forecast", "Refining the forecast")
+
+
+def asked_for(here: Context, draft: Draft) -> tuple[bool, dict[str, Any] | None]:
+    """Whether the forecast of exactly these marks was to be refined, and what was found once it is done."""
+    state = here.job("forecast")
+    if state is None or state.params.get("plan") != plan_name(plan_of(here, draft)):
+        return False, None
+    return True, state.result if state.status == "done" else None
 
 
 def plan_of(here: Context, draft: Draft) -> dict[str, Any]:
@@ -88,16 +94,29 @@ def forecast_table(here: Context, draft: Draft, refined: dict[str, Any] | None) 
 def numbers(table: pd.DataFrame) -> Styler:
     """A table of values and changes as it is shown: four digits, and changes with their sign."""
     changes = [name for name in ("change", "refined") if name in table]
-    return table.style.format("{:.4f}").format(signed, subset=changes, na_rep="–")
+    return table.style.format(partial(plain_number, digits=4)).format(signed, subset=changes, na_rep="–")
 
 
-def refined_forecast(here: Context, found: dict[str, Any], plan: dict[str, Any]) -> None:
-    """What the refined forecast adds: metrics, flips, and how all of it goes with strength."""
+def refined_forecast(here: Context, rows: Rows, draft: Draft) -> None:
+    """What the refined forecast adds: how all of it goes with strength, metrics, flips."""
+    found = asked_for(here, draft)[1] if draft.marked else None
+    if found is None:
+        return
+    left, right = main_and_side()
+    with left:
+        plan = plan_of(here, draft)
+        strength_chart(here, found["strengths"], list(plan["hold"]), plan, key="forecast-strength")
+    with right:
+        predicted_metrics(here, found)
+
+
+def predicted_metrics(here: Context, found: dict[str, Any]) -> None:
+    """Metrics and flips as the refined forecast has them."""
+    st.markdown("**Predicted metrics**")
     metrics = pd.DataFrame(**found["metrics"]).rename(index=text.metric)
     st.table(numbers(metrics), border="horizontal")
     flips = f"; {found['flips']:,} of them change class" if here.task is CLASSIFICATION else ""
     st.caption(f"Predicted on {found['diagnostics']['n']:,} validation rows, with compensation{flips}.")
-    strength_chart(here, found["strengths"], list(plan["hold"]), plan, key="forecast-strength")
 
 
 def strength_chart(

@@ -90,9 +90,9 @@ def _act_on(here: Context, draft: Draft, ticked: np.ndarray) -> None:
             "remove_done",
             nothing,
         )
-        button("Mark these to remove", lambda d: d.marking_remove(ticked), "delete")
+        button("Mark to remove", lambda d: d.marking_remove(ticked), "delete")
         st.button(
-            "Open the story",
+            "Story",
             icon=":material/menu_book:",
             disabled=len(ticked) != 1,
             help="Of one ticked row",

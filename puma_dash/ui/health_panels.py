@@ -13,7 +13,7 @@ from puma_dash.ui import health, health_figures
 from puma_dash.ui.explore import Rows, main_psi
 from puma_dash.ui.findings import interval
 from puma_dash.ui.health import Held, Slice
-from puma_dash.ui.panels import chart, duration, job, plain_number
+from puma_dash.ui.panels import SIDE, chart, duration, job, plain_number, tall
 from puma_dash.ui.state import Context, entry
 from puma_dash.ui.text import escape, percent
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ICONS = {"ok": ":material/check_circle:", "note": ":material/info:", "warning": ":material/warning:"}
+TICKS = 40
+"""Pixels of the column with the circles."""
 STATUSES = {"warning": "warnings", "note": "notes", "ok": "fine"}
 
 
@@ -60,6 +62,14 @@ def pick_slice(here: Context, shown: pd.DataFrame, config: dict[str, Any]) -> in
     kept = here.view.get("slice")
     line = names.index(kept) if kept in names else 0
     longest = int(shown["name"].str.len().max()) if len(shown) else 0
+    columns = {
+        "n": st.column_config.NumberColumn("n", format="localized", width=48),
+        "interval": st.column_config.TextColumn("95 % interval", width=92),
+        "p": st.column_config.TextColumn("Evidence", width=78, help="p-value, corrected (Holm)."),
+        **config,
+    }
+    room = SIDE - TICKS - sum(column["width"] for column in columns.values())
+    name = st.column_config.TextColumn("Slice", width=min(max(104, 7 * longest), room))
 
     def pick() -> None:
         lines = st.session_state["slices"]["selection"]["rows"]
@@ -70,17 +80,11 @@ def pick_slice(here: Context, shown: pd.DataFrame, config: dict[str, Any]) -> in
         shown,
         key="slices",
         hide_index=True,
-        height=442,
+        height=tall(len(shown)),
         on_select=pick,
         selection_mode="single-row-required",
         selection_default={"selection": {"rows": [line]}},
-        column_config={
-            "name": st.column_config.TextColumn("Slice", width=min(max(104, 7 * longest), 150)),
-            "n": st.column_config.NumberColumn("n", format="localized", width=48),
-            "interval": st.column_config.TextColumn("95 % interval", width=92),
-            "p": st.column_config.TextColumn("Evidence", width=78, help="p-value, corrected (Holm)."),
-            **config,
-        },
+        column_config={"name": name, **columns},
     )
     return line
 

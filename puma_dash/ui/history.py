@@ -113,12 +113,12 @@ def tree_figure(versions: Versions, opened: int | None) -> go.Figure:
             hoverinfo="skip",
         )
         said = [f"<b>{versions.name(entry).capitalize()}</b>"]
+        said += ["current"] if now else []
+        said += ["open here"] if entry == opened else []
         if entry in known:
             version = known[entry]
             said.append(f"{version.created:%Y-%m-%d %H:%M}, {plain(version.who, 24)}")
             said += [plain(version.why, 70)] if version.why else []
-        said += ["current"] if now else []
-        said += ["open here"] if entry == opened else []
         figure.add_annotation(
             x=max(lanes.values()) + 0.35,
             y=number,

@@ -22,6 +22,7 @@ from puma_dash.ui.style import (
     plain,
     psi_limits,
     rgb,
+    short,
 )
 
 STEPS = 62  # of psi on each side of 0
@@ -71,7 +72,7 @@ def psi_look(psi: ArrayLike) -> Look:
         "showscale": True,
         "colorbar": {
             "tickvals": floats([-limit, 0, limit]),
-            "ticktext": [f"≤ −{limit:.2g} harmful", "psi 0", f"≥ {limit:.2g} valuable"],
+            "ticktext": [f"≤ −{short(limit)} harmful", "psi 0", f"≥ {short(limit)} valuable"],
             **BAR,
         },
     }
@@ -97,7 +98,7 @@ def sequential_look(values: ArrayLike) -> Look:
         "showscale": True,
         "colorbar": {
             "tickvals": floats([low, (low + high) / 2, high]),
-            "ticktext": [f"≤ {low:.3g}", f"{(low + high) / 2:.3g}", f"≥ {high:.3g}"],
+            "ticktext": [f"≤ {short(low, 3)}", short((low + high) / 2, 3), f"≥ {short(high, 3)}"],
             **BAR,
         },
     }

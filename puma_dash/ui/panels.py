@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
+from numpy.typing import ArrayLike
 
 from puma_dash.ui.state import Context, jobs
 from puma_dash.ui.text import escape
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
 POLL_SECONDS = 0.5
+HEADER = 37
+"""Pixels of the header of a table, with its border."""
 SIDE = 580
 """Pixels of the right one of two containers: a table of seven columns has room."""
 
@@ -57,7 +61,7 @@ def job(here: Context, task: str, title: str) -> bool:
     if state is None:
         return False
     if state.live:
-        _running(state.id, title)
+        running(state.id, title)
         return False
     if state.status == "done":
         return True
@@ -66,7 +70,8 @@ def job(here: Context, task: str, title: str) -> bool:
 
 
 @st.fragment(run_every=POLL_SECONDS)
-def _running(job_id: str, title: str) -> None:
+def running(job_id: str, title: str) -> None:
+    """Draws a live job, again and again, until it ends; then the page follows."""
     state = jobs().state(job_id)
     if state is None or not state.live:
         st.rerun()
@@ -96,6 +101,15 @@ def time_left(state: JobState) -> float | None:
     return math.sqrt(pace * planned)
 
 
+def mend(problems: Iterable[str]) -> None:
+    """Says what is wrong, a sentence each with what to try; lines below a sentence are code to run."""
+    for problem in problems:
+        sentence, _, code = problem.partition("\n")
+        st.error(escape(sentence), icon=":material/build:")
+        if code:
+            st.code(code, language="python", wrap_lines=True)
+
+
 def _ended_badly(here: Context, task: str, state: JobState) -> None:
     if state.status == "cancelled":
         st.warning(
@@ -103,7 +117,7 @@ def _ended_badly(here: Context, task: str, state: JobState) -> None:
             "your selection and marks are as they were."
         )
     else:
-        st.error(escape(state.error or "It ended without saying why."))
+        mend((state.error or "It ended without saying why.").split("\n\n"))
         if here.draft().marked:
             st.caption("Nothing is lost: your selection and marks are as they were.")
     if here.version is not None and task == "prepare" and st.button("Open the original"):
@@ -144,6 +158,21 @@ def plain_number(value: float, digits: int = 3) -> str:
     if math.isnan(value):
         return "not defined"
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
+
+
+def decimals(values: ArrayLike) -> str:
+    """How a column of figures is shown; of thousands one digit behind the point is enough."""
+    return "%.1f" if np.nanmax(np.abs(values), initial=0) >= 1000 else "%.3f"
+
+
+def tall(lines: int, line: int = 35, most: int = 442) -> int:
+    """Pixels of a table of so many lines, which is scrolled where that would be more than ``most``."""
+    return min(most, HEADER + lines * line)
+
+
+def main_and_side() -> list[DeltaGenerator]:
+    """A container and a narrower one beside it, whatever the page's width."""
+    return st.columns([1.5, 1], gap="medium")
 
 
 def side_by_side() -> tuple[DeltaGenerator, DeltaGenerator]:

@@ -12,14 +12,17 @@ from puma_dash.ui.cost import cost, cost_sentence
 from puma_dash.ui.panels import job
 from puma_dash.ui.patching import keep_plan, plan_name
 from puma_dash.ui.state import Context
-from puma_dash.ui.text import METHODS
+from puma_dash.ui.text import METHODS, escape
 
-RUNNERS = ("retrain", "influence")
+RUNNERS = ("retrain", "influence", "fine_tune", "unrolled_sgd", "amnesiac", "sisa", "gradient_ascent")
+WHOLE = ("retrain", "fine_tune", "amnesiac", "sisa")
+"""They remove rows whole, and know no strength."""
+ACROSS = 4
 
 
 def rival_plan(plan: dict[str, Any], method: str) -> dict[str, Any]:
-    """``plan`` carried out by another method; retraining knows no strength, and neither knows steps."""
-    strength = 1.0 if method == "retrain" else plan["strength"]
+    """``plan`` carried out by another method; some know no strength, and none knows steps."""
+    strength = 1.0 if method in WHOLE else plan["strength"]
     return {**plan, "method": method, "options": {}, "steps": 1, "intent": "unseen", "strength": strength}
 
 
@@ -42,9 +45,10 @@ def race(here: Context, record: Record) -> None:
         f"After the patch, on {split}, n = {n:,}; in brackets the 95 % interval of the change. Seconds are "
         "those of this machine, without what preparing the project has already factored."
     )
-    for column, method in zip(st.columns(len(waiting) or 1), waiting, strict=False):
-        with column:
-            _start(here, record, method, device)
+    for first in range(0, len(waiting), ACROSS):
+        for column, method in zip(st.columns(ACROSS), waiting[first : first + ACROSS], strict=False):
+            with column:
+                _start(here, record, method, device)
 
 
 def _start(here: Context, record: Record, method: str, device: str) -> None:
@@ -60,10 +64,20 @@ def _start(here: Context, record: Record, method: str, device: str) -> None:
             here.forget(slot)
             st.rerun()
         return
-    known = cost(here, plan, device)
-    if st.button(f"Run: {METHODS[method].lower()}", key=slot, icon=":material/sprint:", width="stretch"):
+    assert here.overview is not None
+    refused = here.overview.info["methods"][method]
+    known = None if refused else cost(here, plan, device)
+    if st.button(
+        f"Run: {METHODS[method]}",
+        key=slot,
+        icon=":material/sprint:",
+        width="stretch",
+        disabled=refused is not None,
+    ):
         expected = {"expected": known["seconds"]} if known and "seconds" in known else {}
         here.start("patch", {"plan": keep_plan(plan), "device": device, "seed": 0, **expected}, slot)
         st.rerun()
     if known is not None:
         st.caption(cost_sentence(known))
+    if refused is not None:
+        st.caption(f"Not here: {escape(refused)}")

@@ -25,12 +25,15 @@ from puma_dash.workspace import drafts, lineage
 from puma_dash.workspace.drafts import Draft, History
 from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.jobs import Jobs, JobState
+from puma_dash.workspace.places import place
 from puma_dash.workspace.store import Entry, Store, home
 
 if TYPE_CHECKING:
     from puma_dash.workspace.ledger import Ledger
 
 DEMO_SOURCES = tuple(DEMOS)
+USER_HEADER = "PUMA_DASH_USER_HEADER"
+"""The environment variable with the name of the header in which a proxy says who is at the browser."""
 WARM_AFTER = 3.0
 """Seconds after the first view at which the worker starts to import; a job starts it at once."""
 
@@ -51,6 +54,18 @@ def ledger() -> Ledger:
     from puma_dash.workspace.ledger import Ledger  # a third of a second, not at import
 
     return Ledger(home())
+
+
+def user() -> str:
+    """Who is at the browser; empty where nobody knows, and the server's account stands for all.
+
+    It is who is logged in (st.login), or whom a proxy that asks for a log-in names, in the header that
+    ``PUMA_DASH_USER_HEADER`` says. Without that setting no header is believed: anybody can write one.
+    """
+    if st.user.get("is_logged_in"):
+        return str(st.user.get("email") or st.user.get("name") or "")
+    header = os.environ.get(USER_HEADER)
+    return st.context.headers.get(header, "") if header else ""
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
@@ -80,9 +95,14 @@ def removed_before(here: Context) -> np.ndarray:
 
 
 def sources() -> tuple[str, ...]:
-    """What this server may open: the demos, and what it was started with. URLs cannot name anything else."""
+    """What this server may open at any time: the demos, and what it was started with."""
     served = os.environ.get(SERVED)
     return (*((served,) if served and served not in DEMO_SOURCES else ()), *DEMO_SOURCES)
+
+
+def offered(source: str) -> bool:
+    """Whether a URL may name it: what is always there, a project folder below the root, an upload."""
+    return source in sources() or place(source) is not None
 
 
 @dataclass(frozen=True)
@@ -218,7 +238,7 @@ def _drafts() -> Path:
 def context() -> Context | None:
     """The project in the URL, else of this session, else the one the server was started on, else None."""
     asked = st.query_params.get("project") or st.session_state.get("project") or os.environ.get(SERVED)
-    if asked not in sources():
+    if asked is None or not offered(asked):
         return None
     same = asked == st.session_state.get("project")
     version = st.query_params.get("version")

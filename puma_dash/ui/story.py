@@ -12,7 +12,7 @@ from puma_dash.ui import text
 from puma_dash.ui.answers import Classes, Values, answers_in
 from puma_dash.ui.explore import Rows, marks_of, psi_of
 from puma_dash.ui.figures import thumbnails
-from puma_dash.ui.panels import facts, job, signed
+from puma_dash.ui.panels import facts, job, plain_number, signed
 from puma_dash.ui.state import Context, entry
 from puma_dash.workspace.drafts import Draft
 from puma_dash.workspace.store import Entry
@@ -78,7 +78,7 @@ def known(here: Context, rows: Rows, draft: Draft, row: int) -> None:
     pairs = [
         (here.task.target.capitalize(), text.escape(own)),
         ("Prediction", f"{text.escape(predicted)}{sure}"),
-        ("Loss", f"{rows.loss[row]:.3f}"),
+        ("Loss", plain_number(rows.loss[row])),
     ]
     if mark := marks_of(rows, at, draft)[0]:
         pairs.append(("Marked", text.escape(mark)))

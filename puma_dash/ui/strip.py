@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from puma_dash.ui.style import HARMFUL, OUTLINE, VALUABLE, psi_limits
+from puma_dash.ui.style import HARMFUL, OUTLINE, VALUABLE, psi_limits, short
 
 BINS = 60  # even, so that 0 is an edge and no bin mixes harmful and valuable rows
 WIDTH, HEIGHT, LABELS = 360, 44, 13
@@ -46,7 +46,7 @@ def psi_strip(all_rows: Bins, selected: Bins) -> str:
             )
             bars.append(f'<path d="{path}" fill="{color}" fill-opacity="{opacity}"/>')
     base = HEIGHT + LABELS - 2
-    ends = ((0, "start", f"≤ −{all_rows.limit:.2g}"), (WIDTH, "end", f"≥ {all_rows.limit:.2g}"))
+    ends = ((0, "start", f"≤ −{short(all_rows.limit)}"), (WIDTH, "end", f"≥ {short(all_rows.limit)}"))
     words = [
         f'<text x="{x}" y="{base}" text-anchor="{anchor}">{label}</text>'
         for x, anchor, label in (*ends, (WIDTH / 2, "middle", "psi 0"))

@@ -70,6 +70,11 @@ def floats(values: ArrayLike) -> NDArray[np.float32]:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
+def short(value: float, digits: int = 2) -> str:
+    """Returns a number in a few digits, and below a million without an exponent."""
+    return f"{float(f'{value:.{digits}g}'):,g}"
+
+
 def plain(text: object, width: int = 40) -> str:
     """Returns text from data as one line of limited width that Plotly shows as it is, markup included.
 
@@ -143,6 +148,6 @@ def canvas(title: str, *, height: int, subtitle: str = "") -> go.Figure:
         "modebar": {"bgcolor": CLEAR, "color": OUTLINE, "activecolor": VALUABLE},
         "dragmode": False,
         "xaxis": axis,
-        "yaxis": axis,
+        "yaxis": {**axis, "title": {"standoff": 14}},
     }
     return go.Figure(layout=layout)  # a tenth of the time that updates of an empty figure take

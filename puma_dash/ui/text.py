@@ -246,7 +246,16 @@ STEPS_HELP = (
     "1 is the straight patch of the paper. More steps bend it: each takes the curvature where the last one "
     "ended, and comes closer to retraining."
 )
-METHODS = {"puma": "PUMA patch", "influence": "Naive influence removal", "retrain": "Retrain from scratch"}
+METHODS = {
+    "puma": "PUMA patch",
+    "influence": "Naive influence removal",
+    "retrain": "Retrain from scratch",
+    "fine_tune": "Fine-tune on retained rows",
+    "sisa": "SISA (sharded ensemble)",
+    "amnesiac": "Amnesiac ML",
+    "unrolled_sgd": "Unrolled SGD",
+    "gradient_ascent": "Gradient ascent (a warning)",
+}
 METHOD_NOTES = {
     "puma": "Removes the rows' influence and re-weights others, so that what must hold, holds.",
     "influence": "Removes the rows' influence and nothing else: no compensation, no guard rails.",

@@ -12,10 +12,11 @@ import streamlit as st
 
 from puma_dash.ui import text
 from puma_dash.ui.answers import Classes
-from puma_dash.ui.explore import Rows, fields, ids, marks_of, ranking
+from puma_dash.ui.explore import Rows, fields, ids, is_ranking, marks_of, ranking
 from puma_dash.ui.gesture import MODES, combine
 from puma_dash.ui.panels import segments, signed
 from puma_dash.ui.rules import Condition, Field, Text, lowest, matching, pasted
+from puma_dash.ui.scores import scores
 from puma_dash.ui.state import Context
 from puma_dash.ui.strip import Bins, psi_strip
 from puma_dash.workspace.drafts import Draft
@@ -27,7 +28,7 @@ PREDICTION = "the model's prediction"
 def tray(here: Context, rows: Rows, draft: Draft) -> None:
     """What is selected, how to select by other means than drawing, and what to do with it."""
     with st.container(gap="xsmall"):
-        with st.container(horizontal=True, gap="medium"):
+        with st.container(horizontal=True):
             st.metric("All rows", f"{rows.n:,}", width="content")
             st.metric("Selected", f"{len(draft.selection):,}", width="content")
             st.metric("Marked", f"{draft.marked:,}", width="content")
@@ -39,14 +40,16 @@ def tray(here: Context, rows: Rows, draft: Draft) -> None:
                 paste(here, rows)
             with st.popover("Sets", width="stretch"):
                 sets(here, rows, draft)
+            with st.popover("Scores", width="stretch"):
+                scores(here, rows)
         tools(here, rows, draft)
-        summary(rows, draft)
+        summary(here, rows, draft)
         marking(here, rows, draft)
 
 
 def most_harmful(here: Context, rows: Rows) -> None:
     """The k rows with the lowest psi, one click."""
-    psi, criterion = ranking(here, rows)
+    psi, what = ranking(here, rows)
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="bottom"):
         k = st.number_input(
             "How many of the most harmful",
@@ -61,7 +64,7 @@ def most_harmful(here: Context, rows: Rows) -> None:
             icon=":material/trending_down:",
             shortcut=text.KEYS["harmful"],
             width="stretch",
-            help=f"The rows with the lowest psi of {criterion}. Colour the map by another psi to rank by it.",
+            help=f"The rows with the lowest {what}. Colour the map by another psi or score to rank by it.",
             on_click=lambda: _select(here, lowest(psi, int(k)), "replace", f"the {k:,} most harmful"),
         )
 
@@ -119,25 +122,31 @@ def _icon(name: str, told: str, disabled: bool, does: Callable[..., None], what:
     )
 
 
-def summary(rows: Rows, draft: Draft) -> None:
-    """Mean psi, class mix and the distribution of psi of the selection against all rows."""
+def summary(here: Context, rows: Rows, draft: Draft) -> None:
+    """Mean psi, class mix and the distribution of psi of the selection against all rows.
+
+    It is the psi that the map is coloured by, or that of the plain loss where it shows something else.
+    """
     if not len(draft.selection):
         st.caption("Nothing is selected. Draw around rows on the map, or take the most harmful ones.")
         return
-    psi = rows.psi[draft.selection]
+    psi, name = ranking(here, rows)
+    if not name.startswith("psi of "):
+        psi, name = rows.psi, f"psi of {here.main['label']}"
+    chosen = psi[draft.selection]
     st.markdown(
-        f"**Mean psi** {signed(psi.mean(), 3)}, {text.percent(np.mean(psi < 0), 0)} harmful  \n"
-        + rows.answers.summary(draft.selection)
+        f"**Mean {text.escape(name)}** {signed(chosen.mean(), 3)}, {text.percent(np.mean(chosen < 0), 0)} "
+        f"harmful  \n{rows.answers.summary(draft.selection)}"
     )
-    every = bins(rows)
-    strip = psi_strip(every, Bins.of(psi, every.limit))
-    st.image(strip, width="stretch", alt=text.histogram_alt(rows.psi, rows.mask(draft.selection)))
+    every = bins(f"{rows.key} {name}", psi)
+    strip = psi_strip(every, Bins.of(chosen, every.limit))
+    st.image(strip, width="stretch", alt=text.histogram_alt(psi, rows.mask(draft.selection)))
 
 
-@st.cache_resource(show_spinner=False, max_entries=8, hash_funcs={Rows: lambda rows: rows.key})
-def bins(rows: Rows) -> Bins:
-    """The distribution of psi over all rows."""
-    return Bins.of(rows.psi)
+@st.cache_resource(show_spinner=False, max_entries=8)
+def bins(key: str, _psi: np.ndarray) -> Bins:
+    """The distribution of psi over all rows, kept under ``key``."""
+    return Bins.of(_psi)
 
 
 def marking(here: Context, rows: Rows, draft: Draft) -> None:
@@ -146,7 +155,7 @@ def marking(here: Context, rows: Rows, draft: Draft) -> None:
     nothing = not len(chosen)
     st.button(
         "Mark remove",
-        type="primary",
+        type="secondary" if np.isin(chosen, draft.remove).all() else "primary",  # then the patch is next
         icon=":material/delete:",
         shortcut=text.KEYS["remove"],
         disabled=nothing,
@@ -349,7 +358,7 @@ def export(here: Context, rows: Rows, draft: Draft) -> bytes:
     if rows.id is not None:
         table[rows.id] = rows.shown(rows.id, chosen)
     for name, field in fields(here, rows, draft).items():
-        if name.startswith("psi of "):
+        if is_ranking(name):
             table[name] = np.asarray(field.values)[chosen]
     table |= rows.answers.columns(chosen)
     table |= {

@@ -117,7 +117,7 @@ def slices(here: Context, held: HeldValues) -> None:
     number = st.column_config.NumberColumn
     config = {
         "rmse": number("RMSE", format="%.4g", width=72),
-        "difference": number("vs rest", format="%+.3g", width=72, help="RMSE less that of the other rows."),
+        "difference": number("vs rest", format="%+.3g", width=62, help="RMSE less that of the other rows."),
     }
     line = pick_slice(here, shown, config)
     st.caption(

@@ -11,7 +11,7 @@ from typing import Any
 
 from puma_dash.workspace.store import key
 
-LAYOUT = 4
+LAYOUT = 5
 """Of an overview: raised when it holds something else than before, so that an older one does not count."""
 
 
@@ -28,6 +28,7 @@ class Index:
         criteria: name -> "label", "unit" and "record" of each criterion that a user made, such as the loss on
             some errors.
         health: "checks" or "robustness" -> key of what was found.
+        scores: name -> key of the scores that a user took in from a file.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Index:
     embeddings: dict[str, str] = field(default_factory=dict)
     criteria: dict[str, dict[str, Any]] = field(default_factory=dict)
     health: dict[str, str] = field(default_factory=dict)
+    scores: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, home: Path, source: str, version: int | None) -> Index:
@@ -74,6 +76,11 @@ class Index:
         """The index with one more examination of the project's health."""
         now = self._at(self.path)  # another job may have extended it
         return replace(now, health={**now.health, what: name})._write()
+
+    def with_scores(self, name: str, entry: str) -> Index:
+        """The index with scores of that name, in place of earlier ones."""
+        now = self._at(self.path)  # another job may have extended it
+        return replace(now, scores={**now.scores, name: entry})._write()
 
     def _write(self) -> Index:
         self.path.parent.mkdir(parents=True, exist_ok=True)

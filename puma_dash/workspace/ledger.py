@@ -47,6 +47,8 @@ from puma_dash.core.types import ProjectError
 from puma_dash.workspace.versions import Version, Versions
 
 KINDS = ("accepted", "discarded", "test opened", "rolled back")
+LONGEST_NAME = 200
+"""Characters of who decided."""
 LOCK = 0x70756D61
 """The number of the lock that writers to PostgreSQL take in turn."""
 
@@ -79,7 +81,7 @@ class Entry(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     created: Mapped[datetime] = mapped_column(Moment)
-    who: Mapped[str] = mapped_column(String(200))
+    who: Mapped[str] = mapped_column(String(LONGEST_NAME))
     kind: Mapped[str] = mapped_column(String(20))
     source: Mapped[str] = mapped_column(String(500), index=True)
     parent: Mapped[int | None] = mapped_column(ForeignKey("entries.id"))
@@ -202,13 +204,17 @@ class Ledger:
         patch: str = "",
         target: int | None = None,
         why: str = "",
+        who: str = "",
         details: dict[str, Any] | None = None,
     ) -> Entry:
-        """The new entry, the last link of the chain; two writers at once come one after the other."""
+        """The new entry, the last link of the chain; two writers at once come one after the other.
+
+        ``who`` is the account that this process runs as, where nobody else is named.
+        """
         assert kind in KINDS, kind
         entry = Entry(
             created=datetime.now(UTC),
-            who=getpass.getuser(),
+            who=who[:LONGEST_NAME] or getpass.getuser(),
             kind=kind,
             source=source,
             parent=parent,

@@ -14,9 +14,11 @@ from puma_dash.core.engine import Engine
 from puma_dash.core.evaluation.measures import measures_of
 from puma_dash.core.evaluation.metrics import per_row
 from puma_dash.core.evaluation.repeats import row_keys
+from puma_dash.core.registry import usable
 from puma_dash.core.saved import ids_of
 from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import Project
+from puma_dash.core.unlearning import UNLEARNERS
 from puma_dash.workspace.index import LAYOUT
 
 LARGEST_THUMBNAIL = 128
@@ -51,6 +53,7 @@ def overview_of(
         "classes": list(project.class_names or ()),
         "loss": str(engine.loss),
         "weight_decay": project.weight_decay,
+        "notes": list(project.notes),
         "parameters": len(engine.theta),
         "inputs": list(train.inputs.shape[1:]),
         "rows": {"train": len(train), "validation": len(validation), "test": len(project.test or ())},
@@ -63,6 +66,7 @@ def overview_of(
             key: {"label": CRITERIA[key].label, "unit": CRITERIA[key].unit, "refused": reason}
             for key, reason in usable_criteria(project).items()
         },
+        "methods": usable(UNLEARNERS, project),
         "metrics": measures_of(project.task).metrics(held_out, truth),
         "summary": _summary(project),
     }

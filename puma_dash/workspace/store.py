@@ -144,6 +144,10 @@ class Store:
         entry = self.load(key)
         return self.save(key, *compute()) if entry is None else entry
 
+    def remove(self, key: str) -> None:
+        """Forgets the entry of that key, if there is one: it can be computed again."""
+        self._path(key).unlink(missing_ok=True)
+
     def _path(self, key: str) -> Path:
         """The file of an entry; two digits of the key keep the folders small."""
         return self.root / key[:2] / f"{key}.safetensors"

@@ -6,7 +6,6 @@ page can read without importing torch. This module is imported by the worker onl
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 from collections.abc import Callable
@@ -30,13 +29,17 @@ from puma_dash.core.embedding import Columns, Pca, resolve_embedding
 from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device, engine_of
 from puma_dash.core.evaluation.health import health
 from puma_dash.core.evaluation.regions import decision_regions, is_flat
+from puma_dash.core.recorder import Records
 from puma_dash.core.records import criterion_of, criterion_record, plain, plan_of
 from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import Patch, Project, ProjectError
+from puma_dash.core.unlearning.base import change_of
 from puma_dash.core.unlearning.estimate import patch_estimate
+from puma_dash.core.unlearning.sisa import like
 from puma_dash.workspace import weights
 from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.ledger import Ledger
+from puma_dash.workspace.opening import describe, of_files, unpack
 from puma_dash.workspace.overview import annotations_digest, overview_of, rows_of_split
 from puma_dash.workspace.provenance import patch_anew, provenance, state, use_threads
 from puma_dash.workspace.records import comparison_arrays, comparison_record, patch_record, table
@@ -75,16 +78,24 @@ def open_project(source: str, version: int | None) -> Project:
 
 def _original(source: str) -> Project:
     if source not in DEMOS:
-        return api.load(source)
+        found = of_files(source)
+        return api.load(source) if found is None else found
     demo = DEMOS[source]()
     project: Project = demo.untrained()
 
     def train() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        return state(demo().model), {}
+        made: Project = demo()
+        assert made.records is not None, "every demo records its training"
+        records = {f"records.{name}": value.numpy() for name, value in made.records.arrays().items()}
+        return {**state(made.model), **records}, made.records.facts()
 
     # The trained weights are kept, so that a demo has one fingerprint whatever machine load or thread count.
     entry = _store().fetch(key("demo", demo, CODE), train)
-    return project.with_model(with_state(project, entry.arrays))
+    kept = {
+        name: torch.from_numpy(array) for name, array in entry.arrays.items() if name.startswith("records.")
+    }
+    records = Records.of({name.removeprefix("records."): value for name, value in kept.items()}, entry.info)
+    return replace(project, model=with_state(project, entry.arrays), records=records)
 
 
 def _accepted(source: str, version: int) -> Project:
@@ -96,7 +107,7 @@ def _accepted(source: str, version: int) -> Project:
     original, kept = open_project(source, None), entry.details["kept"]
     rows = {name: torch.from_numpy(array) for name, array in weights.load(home(), kept["rows"]).items()}
     model = with_state(original, weights.load(home(), kept["model"]))
-    found = replace(original, model=model, train=replace(original.train, **rows))
+    found = replace(original, model=model, train=replace(original.train, **rows), records=None)
     if found.fingerprint != entry.details["after"]:
         raise ProjectError(
             f"expected {source} as it was when this version was accepted, but its data or the code of its "
@@ -107,7 +118,7 @@ def _accepted(source: str, version: int) -> Project:
 
 def with_state(project: Project, arrays: dict[str, np.ndarray]) -> torch.nn.Module:
     """The model of ``project`` with these weights and buffers."""
-    model = copy.deepcopy(project.model)
+    model = like(project, list(arrays))
     model.load_state_dict({name: torch.from_numpy(arrays[name]) for name in model.state_dict()})
     return model
 
@@ -130,6 +141,7 @@ def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
         project.name,
         project.class_names,
         annotations_digest(project),
+        project.notes,
         LAYOUT,
         CODE,
     )
@@ -272,6 +284,7 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
         },
     }
     common = {"source": params["source"], "parent": params["version"], "patch": params["patch"]}
+    common["who"] = params.get("who", "")
     if project.test is not None:
         progress(0.4, 1, "Opening the test split")
         compared = comparison.compare(project, made, "test")
@@ -333,6 +346,8 @@ def devices(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
 
 
 TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any]]] = {
+    "unpack": unpack,
+    "describe": describe,
     "prepare": prepare,
     "value": value,
     "embed": embed,
@@ -382,7 +397,7 @@ def load_patch(project: Project, name: str) -> Patch:
     return Patch(
         model=model,
         plan=plan_of(info["plan"]),
-        delta=(engine.theta_of(model) - engine.theta).cpu(),
+        delta=change_of(engine, model).cpu(),
         weights=entry.arrays["weights"],
         predicted=info["predicted"],
         measured=info["measured"],

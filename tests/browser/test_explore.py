@@ -22,7 +22,7 @@ def test_a_ticked_row_opens_its_story_and_leaves_the_selection(explore):
     expect_count(page, "Selected", 50)
     page.mouse.click(*cell(page, 18, 2))
     expect(page.get_by_text("1 ticked")).to_be_visible()
-    page.get_by_role("button", name="Open the story").click()
+    page.get_by_role("button", name="Story").click()
     expect(page.get_by_role("heading", name=re.compile(r"^Row \d+"))).to_be_visible()
     expect(page.get_by_text("Hurts most")).to_be_visible(timeout=60_000)
     expect(page.get_by_alt_text(re.compile(r"^row \d+, ")).nth(14)).to_be_visible()  # at least 15

@@ -35,6 +35,9 @@ class FakeJobs:
             return JobState(JOB, task, params, status="done", result={"devices": []})
         return JobState(job_id, task, params, started=1.0, **self.now)
 
+    def recent(self):
+        return [self.state(f"{number:018x}") for number in range(len(self.submitted), 0, -1)]
+
     def position(self, job_id):
         return 0
 
@@ -66,7 +69,7 @@ def open_page(jobs):
     """Opens a page of the app as a deep link would."""
 
     def opened(page, **query):
-        at = AppTest.from_file(ROOT / "app.py", default_timeout=30)
+        at = AppTest.from_file(ROOT / "app.py", default_timeout=120)
         for name, value in query.items():
             at.query_params[name] = value
         if page != "app.py":

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 
 from puma_dash.ui.panels import signed
+from puma_dash.ui.text import escape
 from puma_dash.workspace import drafts
 from puma_dash.workspace.drafts import Draft, History
 from puma_dash.workspace.index import Index
@@ -177,7 +179,9 @@ def test_the_most_harmful_are_those_of_the_colour_of_the_map(opened, psi_of):
     at.selectbox(key="colour").set_value("psi of Brier score").run()
     click(at, "50 most harmful")
     assert now().selection.tolist() == sorted(np.argsort(brier, kind="stable")[:50].tolist())
-    assert gallery(at).value["row"].tolist()[0] == brier.argmin()
+    shown = gallery(at).value
+    assert shown["row"].tolist()[0] == brier.argmin()
+    np.testing.assert_array_equal(shown["psi"], brier[shown["row"]])
 
 
 def test_relabelling_to_the_prediction_leaves_the_rest_as_it_is(opened, known):
@@ -213,6 +217,126 @@ def test_the_selected_rows_are_exported_with_what_is_known_of_them(prepared, psi
     np.testing.assert_allclose(table["psi of cross-entropy"], psi[[4, 9, 11]])
     np.testing.assert_allclose(table["loss"], known["loss"][[4, 9, 11]], rtol=1e-5)
     assert table["label"].tolist() == [["class A", "class B"][k] for k in known["target"][[4, 9, 11]]]
+
+
+# --- scores as files ------------------------------------------------------------------
+
+
+@pytest.fixture
+def index(prepared):
+    """The index of the project; what a test adds to it goes when it ends."""
+    found = Index.of(home(), "radial", None)
+    before = found.path.read_text()
+    yield lambda: Index.of(home(), "radial", None)
+    found.path.write_text(before)
+
+
+def take_in(at, name, content):
+    at.get("file_uploader")[0].set_value((name, content, "text/csv")).run()
+    click(at, "Take in")
+    return at
+
+
+def test_scores_of_another_tool_colour_rank_and_select(opened, index):
+    """They are there for whoever opens the project next, too."""
+    other = np.random.default_rng(3).permutation(600) - 300.0
+    table = pd.DataFrame({"row": range(600), "score": other}).sample(frac=1, random_state=0)
+    take_in(opened(), "tool.csv", table.to_csv(index=False).encode())
+    at = opened(view={"colour": "scores: tool", "top_k": 40})
+    assert at.selectbox(key="colour").value == "scores: tool"
+    assert gallery(at).value["row"].tolist() == np.argsort(other)[:60].tolist()
+    click(at, "40 most harmful")
+    assert now().selection.tolist() == np.flatnonzero(other < -260).tolist()
+    at.selectbox(key="field-0").select("scores: tool").run()
+    at.number_input(key="value-0-scores: tool").set_value(-295).run()
+    assert "**5** of 600 rows match" in texts(at)
+
+
+def test_taking_in_colours_the_map_and_survives_a_refresh(opened, open_page, index):
+    take_in(opened(), "tool.json", json.dumps(np.arange(600.0).tolist()).encode())
+    again = open_page(EXPLORE, project="radial", draft=DRAFT)
+    assert again.selectbox(key="colour").value == "scores: tool"
+    assert Store(home() / "cache").load(index().scores["tool"]).info == {
+        "file": "tool.json",
+        "column": "",
+        "negated": False,
+    }
+
+
+def test_scores_of_the_same_name_replace_the_earlier_ones(opened, index):
+    first, second = np.arange(600.0), -np.arange(600.0)
+    drawn = []
+    for scores in (first, second):
+        take_in(opened(), "tool.txt", "\n".join(map(str, scores)).encode())
+        at = opened(view={"colour": "scores: tool"})
+        drawn.append(at.get("plotly_chart")[0].proto.spec)
+    assert drawn[0] != drawn[1]
+    assert gallery(at).value["row"].tolist() == np.argsort(second)[:60].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("short.csv", b"score\n1\n2\n", "expected 600 scores, one per training row, but short.csv has 2"),
+        ("odd/../<b>.json", b"{", "cannot be read"),
+        ("two.csv", b"a,b\n" + b"1,2\n" * 600, "expected one column of scores in two.csv, but it has 2"),
+    ],
+)
+def test_scores_that_do_not_fit_are_told_and_nothing_changes(opened, index, name, content, sentence):
+    before = index()
+    at = take_in(opened(), name, content)
+    assert sentence in texts(at).replace("\\", "")
+    assert index() == before
+
+
+def test_high_scores_may_be_the_suspicious_ones_and_columns_are_named(opened, index):
+    table = pd.DataFrame({"row": range(600), "a": 0.0, "b": np.arange(600.0)})
+    at = opened()
+    at.get("file_uploader")[0].set_value(("t.csv", table.to_csv(index=False).encode(), "text/csv")).run()
+    at.text_input(key="scores_column").set_value("b").run()
+    at.toggle(key="scores_negate").set_value(True).run()
+    click(at, "Take in")
+    at = opened(view={"colour": "scores: t"})
+    assert gallery(at).value["row"].tolist()[:3] == [599, 598, 597]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_what_the_page_writes_comes_back(prepared, psi, index, psi_of, tmp_path, kind):
+    """In Python, by command and on another page: psi of the plain loss, with the others beside it."""
+    import puma_dash as puma
+    from puma_dash.ui import scores
+    from puma_dash.ui.explore import Rows
+    from puma_dash.ui.state import Context
+
+    brier = psi_of("brier")
+    here = Context("radial", None, DRAFT, index())
+    path = tmp_path / f"scores.{kind}"
+    path.write_bytes(scores.written(here, Rows.of(here), kind))
+    project = prepared.open_project("radial", None)
+    np.testing.assert_allclose(puma.read_scores(path, project).scores, psi, rtol=1e-14)
+    column = "psi of Brier score"
+    np.testing.assert_allclose(puma.read_scores(path, project, column).scores, brier, rtol=1e-14)
+
+
+def test_rows_with_names_are_read_and_written_by_name(open_page, prepared, index, tmp_path, monkeypatch):
+    from puma_dash.ui import scores
+    from puma_dash.ui.explore import Rows, ids
+    from puma_dash.ui.state import Context
+
+    here = Context("radial", None, DRAFT, index())
+    rows = Rows.of(here)
+    names = [f"k{i}" for i in range(rows.n)]
+    monkeypatch.setattr(scores, "ids", lambda _: {name: i for i, name in enumerate(names)})
+    rows = replace(rows, id="customer_id")
+    frame = scores.table(here, rows)
+    assert frame["customer_id"].tolist() == names
+    assert ids is not scores.ids
+    other = np.random.default_rng(1).standard_normal(rows.n)
+    given = pd.DataFrame({"customer_id": names[::-1], "other": other})
+    monkeypatch.setattr(Context, "keep", lambda *_: None)
+    scores.take_in(here, rows, "theirs", "t.csv", given.to_csv(index=False).encode(), None, False)
+    held = Store(home() / "cache").load(index().scores["theirs"]).arrays["scores"]
+    np.testing.assert_allclose(held, other[::-1], rtol=1e-14)
 
 
 # --- the gallery ----------------------------------------------------------------------
@@ -260,7 +384,7 @@ def test_ticked_rows_narrow_the_selection(opened, psi):
     assert now().selection.tolist() == sorted(order[[1, *range(3, 20)]].tolist())
     assert "**0 ticked**" in texts(at)
     pick(at, rows=[1])
-    click(at, "Mark these to remove")
+    click(at, "Mark to remove")
     assert now().remove.tolist() == [order[3]]
     pick(at, rows=[0])
     click(at, "Keep only these")
@@ -308,7 +432,7 @@ def test_the_story_tells_whom_it_hurts_and_what_is_like_it(opened, jobs, prepare
 
 def test_one_ticked_row_opens_its_story(opened, jobs):
     at = pick(opened(Draft(selection=[7])), rows=[0])
-    click(at, "Open the story")
+    click(at, "Story")
     assert jobs.submitted[-1] == ("story", {"source": "radial", "version": None, "row": 7})
 
 
@@ -329,3 +453,11 @@ def test_the_forecast_is_told_for_every_computed_criterion(opened, prepared, psi
     refined = at.table[0].value["refined"]
     assert refined["margin (smooth error rate) (fraction of rows)"] == result["refined"]["margin"]
     assert "leaves out" not in texts(at)
+
+
+def test_the_tray_tells_the_psi_that_the_map_shows(opened, psi, psi_of):
+    some, brier = [1, 2, 3], psi_of("brier")
+    for colour, scores in (("psi of cross-entropy", psi), ("psi of Brier score", brier), ("loss", psi)):
+        at = opened(Draft(selection=tuple(some)), view={"colour": colour})
+        named = colour if colour != "loss" else "psi of cross-entropy"
+        assert f"**Mean {escape(named)}** {signed(scores[some].mean(), 3)}" in texts(at)

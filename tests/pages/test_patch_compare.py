@@ -1,5 +1,7 @@
 """The Patch and Compare pages in each state, beyond the way through them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -191,8 +193,8 @@ def test_after_accepting_each_flip_cell_of_test_shows_its_rows(open_page, prepar
         assert "data: cluster" in rows
         if kind in ("fixed", "broken"):
             known = changed[changed["kind"] == kind].set_index("row").loc[rows["row"]]
-            np.testing.assert_allclose(rows["confidence after"], known["confidence after"], rtol=1e-5)
-            np.testing.assert_allclose(rows["confidence before"], known["confidence before"], rtol=1e-5)
+            for name in ("confidence before", "confidence after"):
+                np.testing.assert_allclose(rows[name], 100 * known[name], rtol=1e-5)
 
 
 def test_pictures_come_with_the_rows_that_flipped():
@@ -252,7 +254,9 @@ def test_groups_of_rows_before_and_after(open_page, prepared, compared):
 def test_a_race_is_run_and_remembered(open_page, prepared, jobs, compared):
     keep(patch=compared)
     at = open_page(COMPARE, project="radial", draft=DRAFT)
-    assert [task for task, _ in jobs.submitted][-2:] == ["estimate"] * 2
+    assert [task for task, _ in jobs.submitted][-6:] == ["estimate"] * 6
+    assert at.button(key="race sisa").disabled  # a demo has no ensemble of shards
+    assert any("which SISA needs" in caption.value for caption in at.caption)
     at.button(key="race influence").click().run()
     task, params = jobs.submitted[-1]
     assert task == "patch"
@@ -291,7 +295,8 @@ def test_accepting_hands_over_the_reason(open_page, prepared, jobs, psi):  # noq
     assert "Only accepting opens it." in texts(at)
     at.text_input(key=f"why-{name[:8]}").set_value(" the labels were wrong ").run()
     button(at, "Accept").click().run()
-    assert jobs.submitted[-1] == ("accept", {**SOURCE, "patch": name, "why": "the labels were wrong"})
+    told = {"patch": name, "why": "the labels were wrong", "who": ""}
+    assert jobs.submitted[-1] == ("accept", SOURCE | told)
 
 
 def test_a_failing_patch_needs_a_reason_to_be_accepted(open_page, prepared, jobs, psi):  # noqa: F811
@@ -314,3 +319,34 @@ def test_many_classes_are_compared_in_a_table(open_page, prepared, compared, mon
     at = open_page(COMPARE, project="radial", draft=DRAFT)
     assert not at.exception
     assert "The cells of the confusion matrix that changed most" in texts(at)
+
+
+@pytest.mark.parametrize(
+    ("login", "header", "expected"),
+    [
+        ({}, None, ""),
+        ({}, "X-User", "ann"),
+        ({"is_logged_in": False, "email": "no@b.org"}, None, ""),
+        ({"is_logged_in": True, "email": "eve@b.org"}, "X-User", "eve@b.org"),
+        ({"is_logged_in": True, "name": "Eve"}, None, "Eve"),
+    ],
+)
+def test_who_decides(monkeypatch, login, header, expected):
+    """Headers count only where the server is told which one its proxy writes."""
+    monkeypatch.setattr(state.st, "user", login)
+    monkeypatch.setattr(state.st, "context", SimpleNamespace(headers={"X-User": "ann"}))
+    if header:
+        monkeypatch.setenv(state.USER_HEADER, header)
+    assert state.user() == expected
+
+
+def test_decisions_carry_who_decided(open_page, prepared, psi, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(state, "user", lambda: "ann")
+    name = patched(prepared, remove=tuple(np.argsort(psi)[:17].tolist()))
+    keep(patch=name)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    button(at, "Discard").click().run()
+    assert state.ledger().decision(name).who == "ann"
+    params = {"source": "radial", "version": None, "patch": name, "why": "", "who": "x" * 300}
+    prepared.accept(params, lambda *_: None, None)
+    assert state.ledger().decision(name).who == "x" * 200

@@ -177,7 +177,7 @@ def test_the_race_is_one_line_each():
     assert found["Accuracy"][0] == "0.950 (+0.000 to +0.200)"
 
 
-@pytest.mark.parametrize(("method", "strength"), [("retrain", 1.0), ("influence", 0.5)])
+@pytest.mark.parametrize(("method", "strength"), [("retrain", 1.0), ("sisa", 1.0), ("influence", 0.5)])
 def test_rivals_get_the_same_marks(method, strength):
     plan = {
         "remove": [1],

@@ -10,6 +10,7 @@ import puma_dash as puma
 from puma_dash.core import api
 from puma_dash.core.plan import PatchPlan
 from puma_dash.core.types import ProjectError
+from puma_dash.core.unlearning.sisa import Ensemble
 from puma_dash.workspace import provenance, tasks, weights
 from puma_dash.workspace.replay import replay
 from puma_dash.workspace.store import Store, key
@@ -221,3 +222,22 @@ def test_the_name_of_weights_is_the_hash_of_their_file_whatever_the_order(tmp_pa
     found = safetensors.numpy.load(data)
     assert np.array_equal(found["b"], a.T)
     assert np.array_equal(weights.load(tmp_path, name)["a"], a)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_demo_keeps_its_records_and_a_version_has_none(versions):
+    original = tasks.open_project("two-moons", None)
+    assert original.records.digest == puma.load("two-moons").records.digest
+    assert original.fingerprint == puma.load("two-moons").fingerprint
+    assert tasks.open_project("two-moons", versions[0]).records is None
+
+
+def test_an_ensemble_is_opened_again():
+    project = small_project()
+    members = [small_project(touched=k).model for k in range(2)]
+    members[1][0].weight.data.mul_(2)
+    made = Ensemble(members, project.loss)
+    again = tasks.with_state(project, provenance.state(made))
+    x = project.validation.inputs
+    assert torch.equal(again(x), made(x))
+    assert not torch.equal(again(x), project.model(x))

@@ -17,8 +17,7 @@ from puma_dash.core.criteria.fairness import (
 from puma_dash.core.criteria.margin import Margin
 from puma_dash.core.criteria.robustness import Adversarial
 from puma_dash.core.criteria.squared_error import MeanSquaredError
-from puma_dash.core.registry import resolve
-from puma_dash.core.types import ProjectError
+from puma_dash.core.registry import resolve, usable
 
 if TYPE_CHECKING:
     from puma_dash.core.types import Project
@@ -61,11 +60,4 @@ def resolve_criterion(value: str | Criterion) -> Criterion:
 
 def usable_criteria(project: Project) -> dict[str, str | None]:
     """Key of every criterion -> None where ``project`` can use it as it is, else the reason why not."""
-    reasons: dict[str, str | None] = {}
-    for key, kind in CRITERIA.items():
-        try:
-            kind().check(project)
-            reasons[key] = None
-        except ProjectError as error:
-            reasons[key] = str(error)
-    return reasons
+    return usable(CRITERIA, project)

@@ -59,7 +59,7 @@ class Costs:
         calls = -(-rows // self.engine.batch_size)
         return times * (calls * self.call + rows * self.row)
 
-    def training(self, rows: int, epochs: int, batch_size: int) -> float:
+    def training(self, rows: float, epochs: float, batch_size: int) -> float:
         """Seconds of training on ``rows`` rows."""
         batches = -(-rows // batch_size)
         steps = batches * (self.call * (1 + BACKWARD) + TRAINING_STEP)

@@ -35,7 +35,6 @@ class TwoMoons(Described):
 
         sizes = (800, 1_000, 2_000)
         points, labels = make_moons(sum(sizes), noise=self.noise, random_state=self.seed)
-        points = points
         cuts = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
         noisy, flipped = flip_labels(labels[cuts[0]], self.flipped, 2, np.random.default_rng(self.seed))
         meta = pd.DataFrame({"flipped": flipped, "true_label": labels[cuts[0]]})

@@ -131,7 +131,8 @@ def _change(
 ) -> Callable[[np.ndarray], float]:
     """The criterion's change as a function of the numbers of its evaluation rows ``data``."""
     old, new = (
-        criterion.per_row(engine.outputs(data), data, engine.loss).cpu() for engine in (before, after)
+        criterion.per_row(engine.outputs(data), data, engine.loss).to("cpu", before.dtype)
+        for engine in (before, after)
     )
 
     def change(rows: np.ndarray) -> float:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+FILE = "project.toml"
+"""What says of a folder that it is a project."""
 Files = Mapping[str, str]
 """What a split is made of: "inputs", and maybe "targets", "weights" and "rows", each a name in the folder."""
 
@@ -62,10 +64,12 @@ class Folder:
     Args:
         path: the project folder, which relative names start from.
         root: no file outside this folder is opened, by whatever links; None for no such limit.
+        code: whether its project.toml may name a factory, of a module that the server trusts.
     """
 
     path: Path
     root: Path | None = None
+    code: bool = True
 
     def find(self, name: Any) -> Path:
         """The file or folder called ``name``.
@@ -93,7 +97,7 @@ class Folder:
             beside = sorted(other.name for other in self.path.iterdir()) if self.path.is_dir() else []
             raise ProjectError(
                 f"expected a file {name!r} in the folder {self.path.name}, but there is none"
-                f"{_nearest(name, beside)}."
+                f"{_nearest(name, beside) or '; try putting it there'}."
             )
         if not (path.is_file() or path.is_dir()):
             raise ProjectError(f"expected {name!r} to be a file or a folder, but it is neither.")

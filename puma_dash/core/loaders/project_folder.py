@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from puma_dash.core.checks import check_rows
-from puma_dash.core.loaders.base import Folder, check_fits
+from puma_dash.core.loaders.base import FILE, Folder, check_fits
 from puma_dash.core.loaders.labels import class_numbers, put_aside, values
 from puma_dash.core.loaders.normalise import Normalise, standard
-from puma_dash.core.loaders.settings import FILE, Carve, Settings, Sources, read_settings, sources
+from puma_dash.core.loaders.settings import Carve, Settings, Sources, read_settings, sources
 from puma_dash.core.objective import PROBE_ROWS
+from puma_dash.core.recorder import ARRAYS, FACTS, Records, read_records
 from puma_dash.core.types import Project, ProjectError, Split
 
 if TYPE_CHECKING:
@@ -41,17 +42,19 @@ class Data:
     notes: tuple[str, ...]
 
 
-def open_folder(path: str | Path, root: str | Path | None = None) -> Project:
+def open_folder(path: str | Path, root: str | Path | None = None, code: bool = True) -> Project:
     """The project in the folder ``path``, which holds a project.toml.
 
     Args:
         path: the folder, or its project.toml.
         root: no file outside this folder is opened; None for no such limit.
+        code: whether a factory may be named in it, of a module that is trusted by name; no other code is ever
+            run.
 
     Raises:
         ProjectError: something in it does not fit; one sentence.
     """
-    folder, settings = _folder(path, root)
+    folder, settings = _folder(path, root, code)
     loss, trainer = settings.made_loss(), settings.recipe()
     data = _data(settings, folder)
     return Project(
@@ -62,6 +65,7 @@ def open_folder(path: str | Path, root: str | Path | None = None) -> Project:
         class_names=data.class_names or None,
         trainer=trainer,
         notes=data.notes,
+        records=_records(settings, folder),
         **data.splits,
     )
 
@@ -76,10 +80,11 @@ def read_data(path: str | Path, root: str | Path | None = None) -> Data:
     return _data(settings, folder)
 
 
-def problems(path: str | Path, root: str | Path | None = None) -> list[str]:
+def problems(path: str | Path, root: str | Path | None = None, code: bool = True) -> list[str]:
     """Everything that is wrong with the project in the folder ``path``, a sentence each.
 
-    Splits and settings are tried one by one, so that one fault does not hide the next.
+    Splits and settings are tried one by one, so that one fault does not hide the next. The arguments are
+    those of ``open_folder``.
     """
     found: list[str] = []
 
@@ -92,7 +97,7 @@ def problems(path: str | Path, root: str | Path | None = None) -> list[str]:
                 found.append(str(error))
 
     with trying():
-        folder, settings = _folder(path, root)
+        folder, settings = _folder(path, root, code)
         for part in (settings.made_loss, settings.recipe, settings.normaliser):
             with trying():
                 part()
@@ -107,13 +112,13 @@ def problems(path: str | Path, root: str | Path | None = None) -> list[str]:
                 _numbered(settings, asked, rows)
     if not found:
         with trying():
-            open_folder(path, root)
+            open_folder(path, root, code)
     return found
 
 
-def _folder(path: str | Path, root: str | Path | None) -> tuple[Folder, Settings]:
+def _folder(path: str | Path, root: str | Path | None, code: bool = True) -> tuple[Folder, Settings]:
     path = Path(path)
-    folder = Folder(path.parent if path.name == FILE else path, None if root is None else Path(root))
+    folder = Folder(path.parent if path.name == FILE else path, None if root is None else Path(root), code)
     if not folder.path.is_dir() or not (folder.path / FILE).exists():
         raise ProjectError(
             f"expected a folder with a {FILE}, but {str(path)!r} has none; "
@@ -205,12 +210,27 @@ def _model(settings: Settings, folder: Folder, data: Data) -> nn.Module:
     return model
 
 
+def _records(settings: Settings, folder: Folder) -> Records | None:
+    """What training left behind, from the folder that [training] names."""
+    if "records" not in settings.training:
+        return None
+    path = folder.find(settings.training["records"])
+    for part in (ARRAYS, FACTS):
+        folder.find(str(path / part))  # links may not lead out of the root
+    return read_records(path)
+
+
 def _weights(settings: Settings, folder: Folder) -> tuple[Path, dict[str, Any]]:
     """The file with the model's weights, and what else [model] says."""
     if "weights" not in settings.model:
         raise ProjectError(
             "expected weights in [model] to name the file of the trained model, but it is missing; "
             'try weights = "model.safetensors".'
+        )
+    if "factory" in settings.model and not folder.code:
+        raise ProjectError(
+            f"expected a model without code, since that of others is not run here, but got the factory "
+            f"{settings.model['factory']!r}; try an architecture, or a .pt2 file of torch.export."
         )
     rest = {key: value for key, value in settings.model.items() if key != "weights"}
     return folder.find(settings.model["weights"]), rest

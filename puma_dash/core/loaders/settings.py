@@ -16,7 +16,6 @@ from puma_dash.core.registry import Described
 from puma_dash.core.training import AdamRecipe
 from puma_dash.core.types import ProjectError
 
-FILE = "project.toml"
 SOURCES = ("test", "train")
 LARGEST = 2**24
 """Bytes of the largest project.toml that is read."""
@@ -56,7 +55,8 @@ class Settings(Described):
         metadata={"help": 'mean and std in front of the model, or "standard" for those of train.'},
     )
     training: Any = field(
-        default_factory=dict, metadata={"help": "learning_rate, epochs and batch_size of retraining."}
+        default_factory=dict,
+        metadata={"help": "learning_rate, epochs, batch_size of retraining; records, a folder."},
     )
 
     def __post_init__(self) -> None:
@@ -94,8 +94,9 @@ class Settings(Described):
 
     def recipe(self) -> AdamRecipe | None:
         """How to retrain, or None where it is not said."""
-        refuse_unknown(self.training, ("learning_rate", "epochs", "batch_size"), "[training]")
-        return AdamRecipe(self.made_loss(), **self.training) if self.training else None
+        refuse_unknown(self.training, ("learning_rate", "epochs", "batch_size", "records"), "[training]")
+        told = {key: value for key, value in self.training.items() if key != "records"}
+        return AdamRecipe(self.made_loss(), **told) if told else None
 
     def normaliser(self) -> Normalise | None:
         """What stands in front of the model, or None; "standard" is measured elsewhere."""

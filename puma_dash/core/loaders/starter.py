@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from puma_dash.core.loaders.base import Folder
+from puma_dash.core.loaders.base import FILE, Folder
 from puma_dash.core.loaders.encoding import fitted
-from puma_dash.core.loaders.settings import FILE, Settings, Sources, sources
+from puma_dash.core.loaders.settings import Settings, Sources, sources
 from puma_dash.core.loaders.tables import Tables
 from puma_dash.core.types import SPLITS, ProjectError
 
@@ -64,12 +64,13 @@ def _parts(key: str, value: str) -> str | dict[str, str]:
     return {"inputs": inputs, "targets": targets} if comma and key in SPLITS else value
 
 
-def start(path: Path, told: Mapping[str, Any]) -> list[str]:
+def start(path: Path, told: Mapping[str, Any], root: Path | None = None) -> list[str]:
     """Writes ``path``/project.toml, or adds the encoding of columns to one without; remarks on what to check.
 
     Args:
         path: the project folder.
         told: settings as in project.toml; empty to complete the one that is there.
+        root: no file outside this folder is opened; None for no such limit.
 
     Raises:
         ProjectError: a file is there already, or what is told does not fit.
@@ -84,7 +85,7 @@ def start(path: Path, told: Mapping[str, Any]) -> list[str]:
             f"expected a folder without a {FILE}, but {path} has one; try editing it, or removing it first."
         )
     if told:
-        settings, notes = completed(told, Folder(path))
+        settings, notes = completed(told, Folder(path, root))
         file.write_text(toml(settings), "utf-8")
         return notes
     if not file.exists():
@@ -94,7 +95,7 @@ def start(path: Path, told: Mapping[str, Any]) -> list[str]:
         )
     with file.open("rb") as opened:
         found = tomllib.load(opened)
-    settings, notes = completed(found, Folder(path))
+    settings, notes = completed(found, Folder(path, root))
     columns = settings["data"].get("columns", {})
     if "columns" not in found["data"] and columns:
         with file.open("a", encoding="utf-8") as opened_again:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import stat
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from puma_dash.core.loaders.base import reading
+from puma_dash.core.loaders.base import FILE, reading
 from puma_dash.core.loaders.npy import header
-from puma_dash.core.loaders.settings import FILE
 from puma_dash.core.registry import Described
 from puma_dash.core.types import ProjectError
 
@@ -26,7 +26,7 @@ SMALL = 2**20
 class Limits(Described):
     """What an upload may contain."""
 
-    packed: int = field(default=512 * 2**20, metadata={"help": "Bytes of the archive.", "min": 1})
+    packed: int = field(default=500 * 2**20, metadata={"help": "Bytes of the archive.", "min": 1})
     unpacked: int = field(default=4 * 2**30, metadata={"help": "Bytes of all its files.", "min": 1})
     files: int = field(default=200_000, metadata={"help": "Number of files.", "min": 1})
     ratio: int = field(default=200, metadata={"help": "Unpacked bytes of a file per packed one.", "min": 1})
@@ -34,16 +34,22 @@ class Limits(Described):
     name: int = field(default=200, metadata={"help": "Bytes of one name.", "min": 1})
 
 
-def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> Path:
-    """Unpacks a zip file into the new folder ``folder``; where in it the project.toml lies.
+def unpack(
+    archive: Path,
+    folder: Path,
+    limits: Limits | None = None,
+    progress: Callable[[float, float, str], None] = lambda done, total, message: None,
+) -> Path:
+    """Unpacks a zip file into the new folder ``folder``; where in it the project.toml lies, or belongs.
 
     Nothing is left of an archive that is refused: bombs, names that lead out of the folder, links and
-    devices, encrypted files, pickles also inside of .npy and .npz, archives without one project.toml.
+    devices, encrypted files, pickles also inside of .npy and .npz, archives of several projects or none.
 
     Args:
         archive: the zip file, whatever it is called.
         folder: must not exist yet.
         limits: how large it may be.
+        progress: told bytes done, bytes in all and what is done now.
 
     Raises:
         ProjectError: the archive is refused; the message says why.
@@ -61,8 +67,10 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> Path:
     folder.mkdir(parents=True)
     try:
         with reading(archive, "a zip archive"), zipfile.ZipFile(archive) as opened:
-            left = limits.unpacked
-            for name, entry in _checked(opened, size, limits).items():
+            found = _checked(opened, size, limits)
+            left, total = limits.unpacked, sum(entry.file_size for entry in found.values())
+            for name, entry in found.items():
+                progress(limits.unpacked - left, total, f"Unpacking {name.name}")
                 left -= _extract(opened, entry, folder / name, min(left, entry.file_size))
         for path in sorted(folder.rglob("*")):
             _check_arrays(path)
@@ -170,14 +178,17 @@ def _check_arrays(path: Path) -> None:
 
 
 def _project(folder: Path) -> Path:
-    """The folder with the project.toml, the top one or the one folder in it."""
+    """The folder with the project.toml, or where one belongs: the top, or the one folder that all is in."""
     found = [path.parent for path in (folder / FILE, *sorted(folder.glob(f"*/{FILE}"))) if path.is_file()]
-    if len(found) != 1:
+    if len(found) > 1:
         raise ProjectError(
-            f"expected one {FILE} in the archive or in the one folder in it, but got {len(found) or 'none'}; "
-            "try zipping the project folder."
+            f"expected one {FILE} in the archive or in the one folder in it, but got {len(found)}; "
+            "try zipping one project folder."
         )
-    return found[0]
+    inside = list(folder.iterdir())
+    if not inside:
+        raise ProjectError("expected files in the archive, but it has none; try zipping the project folder.")
+    return found[0] if found else inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
 
 def _size(count: int) -> str:

@@ -219,6 +219,13 @@ def direction_of(engine: Engine, change: Change, inverse: Inverse) -> Direction:
     return Direction(-solution.x[0], gradient, solution.residual, {**inverse.facts, **solution.facts})
 
 
+def change_of(engine: Engine, model: nn.Module) -> Tensor:
+    """theta of ``model`` - theta_org (p,); empty where it is of another kind, such as an ensemble."""
+    if not {*engine.parameters.names} <= {name for name, _ in model.named_parameters()}:
+        return engine.theta.new_empty(0)
+    return engine.theta_of(model) - engine.theta
+
+
 def training_weights(engine: Engine, change: Change) -> np.ndarray:
     """a_j (1 + e_j) (n,) of ``change``; a relabelled row keeps its weight."""
     total = torch.ones(engine.n, dtype=torch.float64)

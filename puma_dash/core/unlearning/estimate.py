@@ -10,10 +10,11 @@ from puma_dash.core.curvature.costs import BACKWARD, RECORDED, Costs
 from puma_dash.core.curvature.damping import calibration_estimate
 from puma_dash.core.curvature.influence import scoring_estimate
 from puma_dash.core.engine import engine_of
-from puma_dash.core.training import AdamRecipe
+from puma_dash.core.training import AdamRecipe, Recipe
 from puma_dash.core.types import ProjectError
 from puma_dash.core.unlearning import Retrain, resolve_unlearner
 from puma_dash.core.unlearning.base import check_plan_for
+from puma_dash.core.unlearning.tuning import training_estimate
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
@@ -40,8 +41,11 @@ def patch_estimate(
     """
     check_plan_for(project, plan)
     engine = engine_of(project, device)
-    if isinstance(resolve_unlearner(plan.method), Retrain):
+    method = resolve_unlearner(plan.method)
+    if isinstance(method, Retrain):
         return _retraining(engine)
+    if hasattr(method, "estimate"):
+        return method.estimate(engine, plan)
     exact: Any = settled(engine, curvature)
     coarse = settled(engine, for_patches(curvature, engine.n))
     inverse = engine.memo.get(exact)
@@ -73,12 +77,9 @@ def _retraining(engine: Engine) -> Estimate:
         ProjectError: the project brings a trainer of its own.
     """
     trainer = engine.project.trainer or AdamRecipe(engine.loss)
-    if not isinstance(trainer, AdamRecipe):
+    if not isinstance(trainer, Recipe):
         raise ProjectError(
             "expected our training recipe for an estimate, but the project brings its own trainer, "
             "of which only a run can tell; try the patch, which does not train."
         )
-    costs = Costs.of(engine)
-    seconds = costs.training(engine.n, trainer.epochs, trainer.batch_size)
-    held = int(3 * costs.graph(trainer.batch_size) + costs.vectors(4))
-    return Estimate(seconds, held, f"{trainer.epochs} epochs of {engine.n:,} rows")
+    return training_estimate(engine, engine.n, trainer.epochs, trainer.batch_size)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from puma_dash.core.registry import Described
-from puma_dash.core.training import AdamRecipe, fresh
+from puma_dash.core.training import AdamRecipe, Recipe, fresh
 from puma_dash.core.types import ProjectError
 from puma_dash.core.unlearning.base import Update, chosen_change, relabelled, training_weights
 
@@ -37,11 +37,11 @@ class Retrain(Described):
         weights = training_weights(engine, chosen_change(engine, plan))
         targets = relabelled(project.train.targets, plan.relabel)
         trainer = project.trainer or AdamRecipe(engine.loss)
-        extra = {}
-        if isinstance(trainer, AdamRecipe):
+        extra: dict[str, Any] = {}
+        if isinstance(trainer, Recipe):
             total = trainer.epochs
             extra["on_epoch"] = lambda epoch: engine.tick(epoch, total, "Retraining from scratch")
-        ours = isinstance(trainer, AdamRecipe)
+        ours = isinstance(trainer, Recipe)
         try:
             start = fresh(project.model, seed).to(engine.device if ours else "cpu")
         except ProjectError:

@@ -18,6 +18,7 @@ from puma_dash.core.valuation.leave_one_out import LeaveOneOut
 from puma_dash.core.valuation.psi import Psi
 from puma_dash.core.valuation.representer import Representer
 from puma_dash.core.valuation.self_influence import SelfInfluence
+from puma_dash.core.valuation.tracin import TracIn
 
 __all__ = [
     "DVRL",
@@ -34,6 +35,7 @@ __all__ = [
     "Random",
     "Representer",
     "SelfInfluence",
+    "TracIn",
     "resolve_valuation",
 ]
 
@@ -41,6 +43,7 @@ VALUATIONS: dict[str, Any] = {
     "psi": Psi,
     "influence": Influence,
     "self_influence": SelfInfluence,
+    "tracin": TracIn,
     "gradient_dot": GradientDot,
     "representer": Representer,
     "knn_shapley": KnnShapley,

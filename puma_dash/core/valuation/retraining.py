@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from puma_dash.core.curvature.base import Estimate
 from puma_dash.core.curvature.costs import Costs
 from puma_dash.core.objective import as_model_input
-from puma_dash.core.training import AdamRecipe, fresh
+from puma_dash.core.training import AdamRecipe, Recipe, fresh
 from puma_dash.core.types import ProjectError, Split
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Training:
     weight_decay: float
     trainer: Callable[..., nn.Module]
     device: torch.device
+    described: str
+    """The trainer in words."""
 
     @classmethod
     def of(cls, engine: Engine) -> Training:
@@ -68,13 +70,9 @@ class Training:
         own = project.train.weights
         weights = torch.ones(engine.n, dtype=torch.float64) if own is None else own.double()
         trainer = project.trainer or AdamRecipe(engine.loss)
-        device = engine.device if isinstance(trainer, AdamRecipe) else torch.device("cpu")
-        return cls(project.model, project.train, weights, engine.weight_decay, trainer, device)
-
-    @property
-    def described(self) -> str:
-        """The trainer in words."""
-        return repr(self.trainer)
+        device = engine.device if isinstance(trainer, Recipe) else torch.device("cpu")
+        told = repr(trainer) if project.trainer else f"{trainer!r} (our recipe, not the author's)"
+        return cls(project.model, project.train, weights, engine.weight_decay, trainer, device, told)
 
     def on(self, rows: np.ndarray, seed: int, check: Check) -> nn.Module:
         """Trained on ``rows`` as if there were no others: their mean loss has the factor 1/len(rows)."""
@@ -88,7 +86,7 @@ class Training:
         return self._trained(self.train, weights, seed, check)
 
     def _trained(self, split: Split, weights: Tensor, seed: int, check: Check) -> nn.Module:
-        ours = isinstance(self.trainer, AdamRecipe)
+        ours = isinstance(self.trainer, Recipe)
         try:
             start = fresh(self.model, seed).to(self.device)
         except ProjectError:
@@ -113,10 +111,10 @@ def training_estimate(engine: Engine, times: int, rows: int) -> Estimate:
         ProjectError: the project brings a trainer of its own.
     """
     trainer = engine.project.trainer or AdamRecipe(engine.loss)
-    if not isinstance(trainer, AdamRecipe):
+    if not isinstance(trainer, Recipe):
         raise ProjectError(
-            f"expected our training recipe for an estimate, but the project brings its own trainer, of which "
-            f"only a run can tell; {times:,} retrainings are needed."
+            "expected one of our training recipes for an estimate, but the project brings its own trainer, of "
+            f"which only a run can tell; {times:,} retrainings are needed."
         )
     costs = Costs.of(engine)
     held = int(3 * costs.graph(trainer.batch_size) + costs.vectors(4))

@@ -84,7 +84,7 @@ def nested_bomb():
 BAD = {
     "no zip": (lambda p: p.write_bytes(b"hello") and p, "a zip archive in up.zip, but it cannot be read"),
     "an empty file": (lambda p: p.write_bytes(b"") == 0 and p, "cannot be read"),
-    "no project.toml": (lambda p: zipfile.ZipFile(p, "w").close() or p, "one project.toml in the archive"),
+    "nothing": (lambda p: zipfile.ZipFile(p, "w").close() or p, "files in the archive, but it has none"),
     "two projects": (lambda p: zipped(p, **{"a/project.toml": b""}), "but got 2"),
     "a name that leads out": (
         lambda p: zipped(p, **{"../x.csv": b"1"}),
@@ -179,6 +179,25 @@ def test_a_project_is_unpacked_and_opens(tmp_path, kind, inner):
     assert folder == tmp_path / "out" / inner
     assert open_folder(folder, root=folder).fingerprint == before.fingerprint
     assert not (tmp_path / "out" / "__MACOSX").exists()
+
+
+@pytest.mark.parametrize(("names", "where"), [("a b/x", "."), ("top/a top/b", "top"), ("a top/b", ".")])
+def test_where_a_project_toml_belongs_that_is_not_there(tmp_path, names, where):
+    with zipfile.ZipFile(tmp_path / "up.zip", "w") as archive:
+        for name in names.split():
+            archive.writestr(name, b"1")
+    assert unpack(tmp_path / "up.zip", tmp_path / "out") == tmp_path / "out" / where
+
+
+def test_progress_counts_the_bytes(tmp_path):
+    told = []
+    archive = zipped(tmp_path / "up.zip", **{"a.csv": bytes(10), "b.csv": bytes(20)})
+    unpack(archive, tmp_path / "out", progress=lambda *state: told.append(state))
+    assert told == [
+        (0, 30, "Unpacking project.toml"),
+        (0, 30, "Unpacking a.csv"),
+        (10, 30, "Unpacking b.csv"),
+    ]
 
 
 @settings(max_examples=60, deadline=None)
