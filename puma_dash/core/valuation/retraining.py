@@ -113,8 +113,8 @@ def training_estimate(engine: Engine, times: int, rows: int) -> Estimate:
     trainer = engine.project.trainer or AdamRecipe(engine.loss)
     if not isinstance(trainer, Recipe):
         raise ProjectError(
-            "expected one of our training recipes for an estimate, but the project brings its own trainer, of "
-            f"which only a run can tell; {times:,} retrainings are needed."
+            "expected one of our training recipes for an estimate, but the project brings its own trainer, "
+            f"of which only a run can tell; {times:,} retrainings are needed."
         )
     costs = Costs.of(engine)
     held = int(3 * costs.graph(trainer.batch_size) + costs.vectors(4))
@@ -144,19 +144,21 @@ def results(
             engine.tick(done, len(tasks), message)
             yield alone(work, task, engine.check_cancel)
         return
-    parallel, size = joblib.Parallel(n_jobs=workers), workers * max(1, round(BATCH / max(took, 1e-3)))
+    parallel, size, start = joblib.Parallel(n_jobs=workers), workers, 0
     with contextlib.ExitStack() as stack:
         waiting = ThreadPoolExecutor(1)
         stack.callback(waiting.shutdown, wait=False)
-        for start in range(0, len(rest), size):
-            calls = [joblib.delayed(alone)(work, task) for task in rest[start : start + size]]
-            batch = waiting.submit(parallel, calls)
+        while start < len(rest):
+            begin, tasks_now = time.perf_counter(), rest[start : start + size]
+            batch = waiting.submit(parallel, [joblib.delayed(alone)(work, task) for task in tasks_now])
             while not batch.done():
                 engine.check_cancel()
                 wait([batch], timeout=POLL)
-            for done, found in enumerate(batch.result(), start + 1):
-                engine.tick(done, len(tasks), message)
-                yield found
+            start += len(tasks_now)
+            each = (time.perf_counter() - begin) * workers / len(tasks_now)
+            size = workers * max(1, round(BATCH / max(each, 1e-3)))
+            engine.tick(start, len(tasks), message)
+            yield from batch.result()
 
 
 def alone(work: Work, task: Any, check: Check = lambda: None) -> Any:
