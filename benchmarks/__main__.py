@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import puma_dash
-from benchmarks import browser, forgetting, growth, patching, peers, retraining, scoring
+from benchmarks import browser, forgetting, growth, mislabel, patching, peers, retraining, scoring
 from benchmarks.results import with_section
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -25,6 +25,7 @@ PARTS = {
     "peers": peers,
     "patching": patching,
     "retraining": retraining,
+    "mislabel": mislabel,
     "forgetting": forgetting,
     "growth": growth,
     "browser": browser,

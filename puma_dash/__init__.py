@@ -56,7 +56,19 @@ if TYPE_CHECKING:
     )
     from puma_dash.core.unlearning import UNLEARNERS, InfluenceRemoval, Puma, Retrain
     from puma_dash.core.unlearning.sisa import train_shards
-    from puma_dash.core.valuation import VALUATIONS, Psi, SelfInfluence
+    from puma_dash.core.valuation import (
+        DVRL,
+        VALUATIONS,
+        ConfidentLearning,
+        DataShapleyG,
+        DataShapleyTMC,
+        Influence,
+        KnnShapley,
+        LeaveOneOut,
+        Psi,
+        Representer,
+        SelfInfluence,
+    )
     from puma_dash.core.valuation.leverage import leverage
     from puma_dash.core.valuation.pairwise import pairwise_influence
     from puma_dash.ui.report import report
@@ -120,7 +132,19 @@ _HOMES = {
     ),
     "puma_dash.core.unlearning": ("UNLEARNERS", "InfluenceRemoval", "Puma", "Retrain"),
     "puma_dash.core.unlearning.sisa": ("train_shards",),
-    "puma_dash.core.valuation": ("VALUATIONS", "Psi", "SelfInfluence"),
+    "puma_dash.core.valuation": (
+        "DVRL",
+        "VALUATIONS",
+        "ConfidentLearning",
+        "DataShapleyG",
+        "DataShapleyTMC",
+        "Influence",
+        "KnnShapley",
+        "LeaveOneOut",
+        "Psi",
+        "Representer",
+        "SelfInfluence",
+    ),
     "puma_dash.core.valuation.leverage": ("leverage",),
     "puma_dash.core.valuation.pairwise": ("pairwise_influence",),
     "puma_dash.ui.report": ("report",),
@@ -132,6 +156,7 @@ __all__ = [
     "CRITERIA",
     "CURVATURES",
     "DEMOS",
+    "DVRL",
     "EKFAC",
     "EMBEDDINGS",
     "KFAC",
@@ -146,8 +171,11 @@ __all__ = [
     "Calibration",
     "Cancelled",
     "Comparison",
+    "ConfidentLearning",
     "ConjugateGradient",
     "CrossEntropy",
+    "DataShapleyG",
+    "DataShapleyTMC",
     "Decomposition",
     "DemographicParity",
     "Dense",
@@ -155,7 +183,10 @@ __all__ = [
     "Estimate",
     "Finding",
     "Forecast",
+    "Influence",
     "InfluenceRemoval",
+    "KnnShapley",
+    "LeaveOneOut",
     "LiSSA",
     "Margin",
     "MeanSquaredError",
@@ -168,6 +199,7 @@ __all__ = [
     "Recorder",
     "Records",
     "RemovalEvidence",
+    "Representer",
     "Retrain",
     "SGDRecipe",
     "Selection",

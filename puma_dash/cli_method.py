@@ -45,7 +45,7 @@ def value(
     source: Source,
     criterion: OfCriterion = None,
     method: Annotated[
-        str, typer.Option(help="psi, self_influence, gradient_dot, loss or random; 'psi(leverage=True)'.")
+        str, typer.Option(help="psi, loss, knn_shapley and others, see the docs; 'psi(leverage=True)'.")
     ] = "psi",
     top: Annotated[int, typer.Option(help="How many rows to print, lowest score first.", min=1)] = 20,
     output: Annotated[

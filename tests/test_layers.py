@@ -75,7 +75,7 @@ ORDER = {
     "recorder": {"types"},
     "curvature": DERIVATIVES | {"curvature"},
     "criteria": DERIVATIVES | {"criteria"},
-    "valuation": DERIVATIVES | {"curvature", "criteria", "valuation", "recorder"},
+    "valuation": DERIVATIVES | {"curvature", "criteria", "valuation", "embedding", "recorder", "training"},
     "unlearning": DERIVATIVES | {"curvature", "criteria", "unlearning", "training", "recorder"},
     "embedding": DERIVATIVES | {"embedding"},
     "demos": DERIVATIVES | {"training", "recorder", "demos"},

@@ -167,23 +167,30 @@ def estimate(
     project: Project,
     curvature: str | Curvature = "auto",
     *,
+    method: str | Any = "psi",
     device: str | None = None,
     parameters: str = "all",
 ) -> Estimate:
-    """What psi of one criterion will cost in seconds and bytes: curvature, gradient, scoring pass.
+    """What ``value`` will cost in seconds and bytes, for one criterion.
 
-    Only one batch is run, to time it. The order of magnitude is right, on an idle machine.
+    For psi that is curvature, gradient and scoring pass; methods that retrain say how often. Only one batch
+    is run, to time it. The order of magnitude is right, on an idle machine.
 
     Args:
         project: model and data.
         curvature: a key of ``CURVATURES`` or an instance.
+        method: a key of ``VALUATIONS`` or an instance.
         device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.
         parameters: which take part: "all", "last" (the last layer) or a pattern of names.
 
     Raises:
-        ProjectError: the curvature cannot be used on this project.
+        ProjectError: curvature or method cannot be used on this project, or nobody can tell how long its
+            trainer takes.
     """
     engine = engine_of(project, device, parameters=parameters)
+    valuation = resolve_valuation(method)
+    if hasattr(valuation, "estimate"):
+        return valuation.estimate(engine)
     chosen = resolve(CURVATURES, curvature, "curvature")
     settling = calibration_estimate(engine, chosen.damping)
     own = chosen.estimate(engine) + scoring_estimate(engine)

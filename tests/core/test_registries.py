@@ -160,7 +160,21 @@ def test_keys_are_the_fixed_ones():
     } <= set(puma.CRITERIA)
     assert all(kind.key == key for key, kind in puma.CRITERIA.items())
     assert {"auto", "dense", "conjugate_gradient", "kfac", "ekfac", "lissa"} <= set(puma.CURVATURES)
-    assert {"psi", "gradient_dot", "loss", "random"} <= set(puma.VALUATIONS)
+    assert {
+        "psi",
+        "influence",
+        "self_influence",
+        "gradient_dot",
+        "representer",
+        "knn_shapley",
+        "data_shapley_tmc",
+        "data_shapley_g",
+        "dvrl",
+        "leave_one_out",
+        "confident_learning",
+        "loss",
+        "random",
+    } <= set(puma.VALUATIONS)
     assert {"puma", "influence", "retrain"} <= set(puma.UNLEARNERS)
     assert {"pca", "umap", "columns"} <= set(puma.EMBEDDINGS)
     assert {"digits", "two-moons", "radial"} <= set(puma.DEMOS)
@@ -175,7 +189,7 @@ def test_criteria_say_their_unit(kind):
 
 @pytest.mark.parametrize("kind", [*puma.VALUATIONS.values(), *puma.UNLEARNERS.values()])
 def test_methods_say_what_they_need(kind):
-    assert set(kind.needs) <= {"criterion", "curvature", "trainer", "recorder"}
+    assert set(kind.needs) <= {"criterion", "curvature", "trainer", "recorder", "validation"}
 
 
 @pytest.mark.parametrize("kind", puma.CURVATURES.values())

@@ -12,6 +12,7 @@ from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
+    from puma_dash.core.types import Split
 
 SPACES = ("penultimate", "inputs")
 
@@ -24,17 +25,20 @@ class Coordinates(NamedTuple):
     axes: tuple[str, str]
 
 
-def features(engine: Engine, space: str) -> np.ndarray:
-    """Training rows as vectors (n, d): the inputs, or the inputs of the model's last linear layer."""
-    inputs = engine.split("train").inputs
-    if space == "inputs":
-        return inputs.reshape(len(inputs), -1).float().numpy(force=True)
-    return penultimate(engine)
+def features(engine: Engine, space: str, rows: Split | None = None) -> np.ndarray:
+    """``rows`` as vectors (m, d): the inputs, or the inputs of the model's last linear layer.
+
+    Without ``rows``, all training rows.
+    """
+    if space == "penultimate":
+        return penultimate(engine, rows)
+    inputs = (rows or engine.split("train")).inputs
+    return inputs.reshape(len(inputs), -1).float().numpy(force=True)
 
 
 @torch.no_grad()
-def penultimate(engine: Engine) -> np.ndarray:
-    """What the last linear layer that runs takes as input, for every training row: (n, d) float32."""
+def penultimate(engine: Engine, rows: Split | None = None) -> np.ndarray:
+    """What the last linear layer that runs takes in, for ``rows`` or all training rows: (m, d) float32."""
     linear = [module for module in engine.model.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ProjectError(
@@ -44,7 +48,7 @@ def penultimate(engine: Engine) -> np.ndarray:
     hooks = [
         module.register_forward_pre_hook(lambda _module, args: seen.append(args[0])) for module in linear
     ]
-    inputs = engine.split("train").inputs
+    inputs = (rows or engine.split("train")).inputs
 
     def features(part: slice) -> Tensor:
         seen.clear()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from puma_dash.core.curvature import Estimate
-from puma_dash.core.curvature.costs import BACKWARD, Costs
+from puma_dash.core.curvature.costs import Costs
 from puma_dash.core.training import AdamRecipe, Recipe
 from puma_dash.core.types import ProjectError
 from puma_dash.core.unlearning.base import chosen_change, relabelled, training_weights
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from puma_dash.core.engine import Engine
     from puma_dash.core.plan import PatchPlan
     from puma_dash.core.types import Split
-
-STEP = 1e-3
-"""Seconds that the optimiser adds to each step of training, seen on small networks."""
 
 
 def planned_rows(engine: Engine, plan: PatchPlan) -> tuple[Split, Any]:
@@ -68,7 +65,6 @@ def recipe_of(engine: Engine) -> Recipe:
 def training_estimate(engine: Engine, rows: float, epochs: float, batch_size: int) -> Estimate:
     """What ``epochs`` passes over ``rows`` training rows cost."""
     costs = Costs.of(engine)
-    batches = -(-rows // batch_size)
-    one = batches * (costs.call * (1 + BACKWARD) + STEP) + rows * costs.row * (1 + BACKWARD)
     held = int(3 * costs.graph(batch_size) + costs.vectors(4))
-    return Estimate(epochs * one, held, f"{epochs:g} epochs of {rows:,.0f} rows")
+    seconds = costs.training(rows, epochs, batch_size)
+    return Estimate(seconds, held, f"{epochs:g} epochs of {rows:,.0f} rows")
