@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Annotated
@@ -157,6 +158,33 @@ def check(source: Source, device: Device = None) -> None:
             "findings": [dataclasses.asdict(finding) for finding in findings],
         }
     )
+
+
+@app.command(epilog=examples("reproduce fig6", "reproduce all --seeds 3 --output figures"))
+def reproduce(
+    figure: Annotated[str, typer.Argument(help="fig3, fig4, fig5, fig6, fig8, fig9, or all.")],
+    output: Annotated[Path, typer.Option(help="The folder that pages, tables and settings go to.")] = Path(
+        "reproduced"
+    ),
+    seeds: Annotated[int, typer.Option(help="How many repetitions, each with its own seed.", min=1)] = 10,
+) -> None:
+    """Runs an experiment of the PUMA paper and says what agrees.
+
+    A page with the picture, its tables as CSV, and the settings, seeds and versions as JSON go to the folder.
+    """
+    from puma_dash.core.experiments import EXPERIMENTS
+    from puma_dash.core.registry import resolve
+    from puma_dash.ui.experiments import write
+
+    done = {}
+    for key in EXPERIMENTS if figure == "all" else [figure]:
+        experiment = dataclasses.replace(resolve(EXPERIMENTS, key, "figure"), seeds=seeds)
+        start = time.perf_counter()
+        with progress() as told:
+            found = experiment(told)
+        files = write(key, experiment, found, time.perf_counter() - start, output)
+        done[key] = {"told": found.told, "files": [str(path) for path in files]}
+    show(done)
 
 
 for command, shown in (

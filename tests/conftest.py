@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A loaded machine may stand still for a moment in any test.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # One thread for torch, in subprocesses too: tiny problems only lose by sharing two busy cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from puma_dash import ProjectError, cli
@@ -197,3 +198,20 @@ def test_code_is_not_imported_from_where_others_may_write(started, tmp_path):
     with pytest.raises(ProjectError, match="started outside of the root"):
         started("mymodule:make", root=top, at=top / "in")
     assert started("digits", root=top, at=top)["PUMA_DASH_ROOT"] == str(top)
+
+
+def test_an_experiment_is_written_with_its_settings(tmp_path):
+    done = run("reproduce", "fig6", "--seeds", "1", "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)["fig6"]
+    settings = json.loads((tmp_path / "fig6.json").read_text())
+    assert settings["told"] == said["told"]
+    assert settings["seeds"] == [0]
+    table = pd.read_csv(tmp_path / "fig6-1.csv")
+    assert table["model"].tolist() == ["before", "patched", "retrained"]
+    page = (tmp_path / "fig6.html").read_text()
+    assert 'src="plotly.min.js"' in page
+    assert (tmp_path / "plotly.min.js").stat().st_size > 1_000_000
+    wrong = run("reproduce", "fig1", "--output", tmp_path)
+    assert wrong.returncode == 2
+    assert "fig3, fig4" in wrong.stderr

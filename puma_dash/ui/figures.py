@@ -82,6 +82,7 @@ def reliability_figure(
             customdata=bins["count"],
             mode="lines+markers",
             name=name,
+            cliponaxis=False,
             line={"color": color, "width": 2.5, "dash": dash},
             marker={"color": color, "size": 9, "symbol": symbol, "line": {"color": color, "width": 2}},
             hovertemplate="<br>".join(
@@ -102,12 +103,21 @@ def reliability_figure(
                 "opacity": 1 if outlined else 0.55,
                 "line": {"color": color, "width": 1.5},
             },
-            text=None if outlined else [f"{count:,.0f}" for count in bins["count"]],
-            textposition="outside",
-            textangle=0,
-            cliponaxis=False,
             hovertemplate=f"{name}, %{{y:,}} rows{NO_BOX}",
         )
+    (_, first, *_), (_, last, *_) = series[0], series[-1]
+    higher = dict(zip(first["bin_low"].tolist(), first["count"].tolist(), strict=True))
+    figure.add_scatter(  # above both bars, where no line goes through them
+        x=(last["bin_low"] + last["bin_high"]) / 2,
+        y=np.maximum(last["count"], floats([higher.get(low, 0) for low in last["bin_low"].tolist()])),
+        yaxis="y2",
+        mode="text",
+        text=[f"{count:,.0f}" for count in last["count"]],
+        textposition="top center",
+        cliponaxis=False,
+        hoverinfo="skip",
+        showlegend=False,
+    )
     figure.update_xaxes(
         title_text="confidence (predicted probability of the predicted class)",
         range=(left - 0.02, 1.02),

@@ -484,13 +484,14 @@ def test_shapes_are_centred_and_hold_no_pixel_twice(shape):
 
 
 def test_reliability_leaves_out_empty_bins_and_counts_the_others():
-    figure = reliability_figure(bins(), bins((0, 0, 32, 400)), title="t", n=432)
+    figure = reliability_figure(bins(), bins((0, 0, 20, 412)), title="t", n=432)
     before, after = (next(t for t in figure.data if t.name == name) for name in ("before", "after"))
     np.testing.assert_allclose(before.x, [0.375, 0.625, 0.875])
     np.testing.assert_allclose(after.y, [0.625**2, 0.875**2])
     bars = [trace for trace in figure.data if trace.type == "bar"]
-    assert {tuple(bar.y) for bar in bars} == {(2, 30, 400), (32, 400)}
-    assert next(bar.text for bar in bars if bar.name == "after") == ("32", "400")
+    assert {tuple(bar.y) for bar in bars} == {(2, 30, 400), (20, 412)}
+    assert figure.data[-1].text == ("20", "412")
+    assert tuple(figure.data[-1].y) == (30, 412)  # above both bars
     assert (before.line.dash, after.line.dash) == ("dash", "solid")
     assert "432" in figure.layout.title.subtitle.text
     assert figure.layout.xaxis.title.text == "confidence (predicted probability of the predicted class)"
@@ -499,7 +500,7 @@ def test_reliability_leaves_out_empty_bins_and_counts_the_others():
 
 def test_reliability_of_one_model_and_of_no_rows():
     figure = reliability_figure(bins(), title="t", n=432)
-    assert [trace.name for trace in figure.data] == ["perfect calibration", "before", "before"]
+    assert [trace.name for trace in figure.data] == ["perfect calibration", "before", "before", None]
     assert figure.data[-1].text == ("2", "30", "400")
     assert reliability_figure(bins((0, 0)), title="t", n=0).layout.xaxis.range[1] > 1
 

@@ -21,6 +21,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -261,12 +262,12 @@ def _told_apart(scores: np.ndarray, against: np.ndarray, seed: int) -> dict[str,
     """Mean score and how well ``scores`` (k, m) are told from retraining's (k, m), with intervals."""
     found = {"score": float(scores.mean()), "shift": float(scores.mean() - against.mean())}
     rows = np.zeros(scores.shape[1], dtype=np.int64)
+
+    def on(some: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], float]) -> float:
+        return measure(scores[:, some], against[:, some])
+
     for name, measure in {"auc": auc, "tpr": tpr_at}.items():
-
-        def of(some: np.ndarray, measure: Callable[..., float] = measure) -> float:
-            return measure(scores[:, some], against[:, some])
-
-        drawn = row_draws(of, rows, seed=seed)
+        drawn = row_draws(partial(on, measure=measure), rows, seed=seed)
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         found |= {name: measure(scores, against), f"{name}_low": float(low), f"{name}_high": float(high)}
     return found
