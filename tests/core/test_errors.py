@@ -212,7 +212,7 @@ PLANS = {
 }
 
 CALLS = {
-    "an unknown valuation": (lambda: value("shapley"), "psi, self_influence, gradient_dot, loss, random"),
+    "an unknown valuation": (lambda: value("shapley"), "names psi, self_influence, "),
     "an unknown criterion": (lambda: value(criterion="accuracy"), "cross_entropy, brier, calibration"),
     "an unknown curvature": (
         lambda: value(curvature="newton"),
