@@ -256,11 +256,11 @@ METHODS = {
     "puma": "PUMA patch",
     "influence": "Naive influence removal",
     "retrain": "Retrain from scratch",
-    "fine_tune": "Fine-tune on retained rows",
-    "sisa": "SISA (sharded ensemble)",
+    "fine_tune": "Fine-tuning",
+    "sisa": "SISA ensemble",
     "amnesiac": "Amnesiac ML",
     "unrolled_sgd": "Unrolled SGD",
-    "gradient_ascent": "Gradient ascent (a warning)",
+    "gradient_ascent": "Ascent (a warning)",
 }
 METHOD_NOTES = {
     "puma": "Removes the rows' influence and re-weights others, so that what must hold, holds.",
