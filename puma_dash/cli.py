@@ -162,23 +162,33 @@ def check(source: Source, device: Device = None) -> None:
 
 @app.command(epilog=examples("reproduce fig6", "reproduce all --seeds 3 --output figures"))
 def reproduce(
-    figure: Annotated[str, typer.Argument(help="fig3, fig4, fig5, fig6, fig8, fig9, or all.")],
+    figure: Annotated[str, typer.Argument(help="fig3, fig4, fig5, fig6, fig7, fig8, fig9, or all.")],
     output: Annotated[Path, typer.Option(help="The folder that pages, tables and settings go to.")] = Path(
         "reproduced"
     ),
-    seeds: Annotated[int, typer.Option(help="How many repetitions, each with its own seed.", min=1)] = 10,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many repetitions, each with its own seed.", min=1)
+    ] = None,
+    mnist: Annotated[
+        Path | None, typer.Option(help="The folder with the four files of MNIST, for fig7.")
+    ] = None,
 ) -> None:
     """Runs an experiment of the PUMA paper and says what agrees.
 
     A page with the picture, its tables as CSV, and the settings, seeds and versions as JSON go to the folder.
+    MNIST comes from --mnist, from PUMA_DASH_MNIST, or else from openml.org.
     """
     from puma_dash.core.experiments import EXPERIMENTS
+    from puma_dash.core.loaders.mnist import FOLDER
     from puma_dash.core.registry import resolve
     from puma_dash.ui.experiments import write
 
+    if mnist is not None:
+        os.environ[FOLDER] = str(mnist)
     done = {}
     for key in EXPERIMENTS if figure == "all" else [figure]:
-        experiment = dataclasses.replace(resolve(EXPERIMENTS, key, "figure"), seeds=seeds)
+        experiment = resolve(EXPERIMENTS, key, "figure")
+        experiment = dataclasses.replace(experiment, seeds=seeds or experiment.seeds)
         start = time.perf_counter()
         with progress() as told:
             found = experiment(told)

@@ -159,11 +159,30 @@ def calibrated(found: Result) -> go.Figure:
     return reliability_figure(before, after, title="Accuracy against confidence on test, seed 0", n=n)
 
 
+def style(found: Result) -> go.Figure:
+    """Returns test images of the marked style and of other 4s, with what is read before and after."""
+    arrays, across = found.arrays, 6
+    before, after = arrays["before"], arrays["patched"]
+    titles = [f"{was}→{now}" for was, now in zip(before, after, strict=True)]
+    figure = make_subplots(
+        rows=4, cols=across, subplot_titles=titles, horizontal_spacing=0.01, vertical_spacing=0.05
+    )
+    for k, image in enumerate(arrays["images"]):
+        ink = floats(image[::-1])
+        figure.add_heatmap(
+            z=ink, colorscale="Greys", showscale=False, row=k // across + 1, col=k % across + 1
+        )
+    title = "Test images, read as before→after: two rows of the marked style, two of other 4s; seed 0"
+    figure.update_layout(canvas(title, height=640).layout)
+    return figure.update_xaxes(visible=False).update_yaxes(visible=False, scaleanchor="x", scaleratio=1)
+
+
 FIGURES: dict[str, Callable[[Result], go.Figure]] = {
     "fig3": rails,
     "fig4": directions,
     "fig5": mislabels,
     "fig6": radial,
+    "fig7": style,
     "fig8": kinds,
     "fig9": calibrated,
 }

@@ -10,6 +10,7 @@ from puma_dash.core.experiments.mislabels import Mislabels
 from puma_dash.core.experiments.moons import CalibratedMoons, KindsOfRows
 from puma_dash.core.experiments.radial import ForgottenCluster
 from puma_dash.core.experiments.rails import Rails
+from puma_dash.core.experiments.style import ForgottenStyle
 
 __all__ = ["EXPERIMENTS", "Experiment", "Result"]
 
@@ -20,4 +21,5 @@ EXPERIMENTS: dict[str, Any] = {
     "fig6": ForgottenCluster,
     "fig8": KindsOfRows,
     "fig9": CalibratedMoons,
+    "fig7": ForgottenStyle,  # the longest, and the one that needs files, at the end
 }
