@@ -214,7 +214,7 @@ PLANS = {
 CALLS = {
     "an unknown valuation": (
         lambda: value("shapley"),
-        "psi, influence, self_influence, gradient_dot, representer, knn_shapley",
+        "psi, influence, self_influence, tracin, gradient_dot, representer",
     ),
     "an unknown criterion": (lambda: value(criterion="accuracy"), "cross_entropy, brier, calibration"),
     "an unknown curvature": (
