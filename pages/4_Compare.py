@@ -28,6 +28,7 @@ from puma_dash.ui.panels import chart, job, ready, segments, side_by_side
 from puma_dash.ui.race import race
 from puma_dash.ui.state import Context, ledger, open_context, user
 from puma_dash.ui.values_charts import HEADINGS, values_chart
+from puma_dash.workspace.places import title
 
 
 def main() -> None:
@@ -148,7 +149,7 @@ def accepted(here: Context, decision: Any) -> None:
     left.download_button(
         "Report",
         lambda: entry_report(decision, ledger()),
-        f"{here.source.replace(':', '-')}-{name.replace(' ', '-')}.html",
+        f"{text.file_name(title(here.source), name)}.html",
         "text/html",
         icon=":material/description:",
         type="primary",

@@ -24,6 +24,7 @@ from puma_dash.ui.history import (
 )
 from puma_dash.ui.panels import chart, facts, no_project
 from puma_dash.ui.state import Context, ledger, open_context, user
+from puma_dash.workspace.places import title
 
 
 def main() -> None:
@@ -164,7 +165,7 @@ def outcome(here: Context, entry) -> None:
         frame = verdict_table(comparison)
         st.dataframe(frame.style.map(text.verdict_style, subset=["verdict"]), hide_index=True)
         st.caption("What had to hold; change of each criterion, negative is better.")
-    name = f"{here.source.replace(':', '-')}-entry-{entry.id}"
+    name = text.file_name(title(here.source), "entry", entry.id)
     buttons = st.container(horizontal=True)
     buttons.download_button(
         "Report",

@@ -18,6 +18,7 @@ from puma_dash.core.types import ProjectError
 from puma_dash.ui import text
 from puma_dash.ui.explore import Rows, fields, ids, is_ranking
 from puma_dash.workspace.drafts import Draft
+from puma_dash.workspace.places import title
 from puma_dash.workspace.store import Store, home, key
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def scores(here: Context, rows: Rows) -> None:
             st.download_button(
                 kind.upper() if kind == "csv" else kind.capitalize(),
                 partial(written, here, rows, kind),
-                f"{Path(here.source).name.replace(':', '-')}-scores.{kind}",
+                f"{text.file_name(title(here.source))}-scores.{kind}",
                 icon=":material/download:",
                 key=f"scores_{kind}",
                 width="stretch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -192,6 +193,11 @@ METRICS = {
 }
 
 
+def file_name(*parts: object) -> str:
+    """Returns the parts as a name for a download: words of letters and digits, with hyphens between."""
+    return "-".join(re.findall(r"\w+", " ".join(map(str, parts))))
+
+
 def metric(name: str) -> str:
     """Returns what people call a metric, or a gap between groups."""
     return METRICS.get(name, name.capitalize())
@@ -250,11 +256,11 @@ METHODS = {
     "puma": "PUMA patch",
     "influence": "Naive influence removal",
     "retrain": "Retrain from scratch",
-    "fine_tune": "Fine-tune on retained rows",
-    "sisa": "SISA (sharded ensemble)",
+    "fine_tune": "Fine-tuning",
+    "sisa": "SISA ensemble",
     "amnesiac": "Amnesiac ML",
     "unrolled_sgd": "Unrolled SGD",
-    "gradient_ascent": "Gradient ascent (a warning)",
+    "gradient_ascent": "Ascent (a warning)",
 }
 METHOD_NOTES = {
     "puma": "Removes the rows' influence and re-weights others, so that what must hold, holds.",

@@ -20,6 +20,7 @@ from puma_dash.ui.scores import scores
 from puma_dash.ui.state import Context
 from puma_dash.ui.strip import Bins, psi_strip
 from puma_dash.workspace.drafts import Draft
+from puma_dash.workspace.places import title
 
 MODE_WORDS = {"replace": "select", "add": "add", "subtract": "take out", "intersect": "keep only"}
 PREDICTION = "the model's prediction"
@@ -100,7 +101,7 @@ def tools(here: Context, rows: Rows, draft: Draft) -> None:
         st.download_button(
             "",
             lambda: export(here, rows, draft),
-            f"{here.source.replace(':', '-')}-selected.csv",
+            f"{text.file_name(title(here.source))}-selected.csv",
             "text/csv",
             icon=":material/download:",
             key="export",

@@ -214,7 +214,7 @@ PLANS = {
 CALLS = {
     "an unknown valuation": (
         lambda: value("shapley"),
-        "psi, influence, self_influence, tracin, gradient_dot, representer",
+        "names psi, influence, self_influence, ",
     ),
     "an unknown criterion": (lambda: value(criterion="accuracy"), "cross_entropy, brier, calibration"),
     "an unknown curvature": (

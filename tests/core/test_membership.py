@@ -138,8 +138,23 @@ def test_it_claims_no_proof(evidence):
     assert "forgotten" not in evidence.sentence
 
 
+def test_references_know_the_plan_and_not_its_compensation(project, retrained):
+    """And they are trained once for all the methods of a race."""
+    compensated = dataclasses.replace(retrained, weights=retrained.weights + 1.0)
+    told = []
+    one, two = (
+        puma.removal_evidence(project, patch, references=5, progress=lambda *said: told.append(said))
+        for patch in (retrained, compensated)
+    )
+    assert one.membership.equals(two.membership)
+    assert len(told) <= 10
+
+
 def test_processes_side_by_side_find_the_same(project, retrained):
-    one, two = (puma.removal_evidence(project, retrained, references=4, jobs=jobs) for jobs in (1, 2))
+    one, two = (
+        puma.removal_evidence(dataclasses.replace(project), retrained, references=4, jobs=jobs)
+        for jobs in (1, 2)
+    )
     assert np.allclose(one.membership, two.membership, rtol=1e-6)
     assert np.allclose(one.distances, two.distances, rtol=1e-6)
 
@@ -153,7 +168,9 @@ def test_it_tells_and_stops(project, retrained):
             cancel.set()
 
     with pytest.raises(puma.Cancelled):
-        puma.removal_evidence(project, retrained, references=4, progress=progress, cancel=cancel)
+        puma.removal_evidence(
+            dataclasses.replace(project), retrained, references=4, progress=progress, cancel=cancel
+        )
     assert told == [(1, 8), (2, 8)]
 
 

@@ -638,3 +638,16 @@ def test_alternative_texts_say_what_is_seen():
     assert text.class_alt(["a", "b"], [0.5, 0.5], [0.6, 0.25], "Accuracy") == (
         "Accuracy of 2 classes before and after: from -25.0 points (b) to +10.0 points (a)."
     )
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        (("two-moons", "entry", 3), "two-moons-entry-3"),
+        (("/srv/models/café v2", "version 1"), "srv-models-café-v2-version-1"),
+        (("upload:0f3a",), "upload-0f3a"),
+        (('../../etc/passwd\n"',), "etc-passwd"),
+    ],
+)
+def test_names_of_downloads(parts, name):
+    assert text.file_name(*parts) == name

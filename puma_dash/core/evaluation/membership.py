@@ -18,9 +18,10 @@ References:
 from __future__ import annotations
 
 import copy
-import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,12 +33,13 @@ from puma_dash.core.evaluation.statistics import row_draws
 from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.training import AdamRecipe, Recipe, fresh
 from puma_dash.core.types import Patch, Project, ProjectError
-from puma_dash.core.unlearning.base import relabelled
+from puma_dash.core.unlearning.tuning import planned_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from puma_dash.core.engine import CancelEvent, Progress
+    from puma_dash.core.plan import PatchPlan
 
 FALSE_POSITIVES = 0.01
 LEVEL = 0.95
@@ -105,6 +107,8 @@ def removal_evidence(
         progress: called as ``progress(done, total, message)``.
         cancel: an event; once set, the call raises ``Cancelled``.
 
+    The references are kept for other patches by the same plan.
+
     Raises:
         ProjectError: the patch is of another project, it removes nothing, or the task has no classes.
     """
@@ -128,7 +132,11 @@ def removal_evidence(
         )
     start = time.perf_counter()
     engine = engine_of(project, device, progress, cancel)
-    with_rows, without = retrained(engine, patch, references, jobs, seed)
+    rows = patch.plan.remove, tuple(patch.plan.upweight.items()), tuple(patch.plan.relabel.items())
+    asked = "references", rows, references, seed
+    if asked not in project.memo:  # the same for all the methods of a race
+        project.memo[asked] = retrained(engine, patch.plan, references, jobs, seed)
+    with_rows, without = project.memo[asked]
     marked, labels = engine.split("train").take(removed), project.train.targets[removed].numpy(force=True)
 
     def looked(model: nn.Module) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +169,7 @@ def removal_evidence(
 
 
 def retrained(
-    engine: Engine, patch: Patch, count: int, jobs: int | None, seed: int
+    engine: Engine, plan: PatchPlan, count: int, jobs: int | None, seed: int
 ) -> tuple[list[nn.Module], list[nn.Module]]:
     """``count`` models retrained as the project was, and ``count`` on the rows as the plan leaves them."""
     from joblib import Parallel, delayed
@@ -169,8 +177,8 @@ def retrained(
     project = engine.project
     train = project.train
     own = torch.ones(engine.n, dtype=torch.float64) if train.weights is None else train.weights.double().cpu()
-    changed = dataclasses.replace(train, targets=relabelled(train.targets, patch.plan.relabel))
-    kinds = [(train, own), (changed, torch.as_tensor(patch.weights))]
+    changed, weights = planned_rows(engine, plan)  # without what a method adds to compensate
+    kinds = [(train, own), (changed, torch.as_tensor(weights))]
     trainer = project.trainer or AdamRecipe(engine.loss)
     starts = [(k, *kind) for kind in kinds for k in range(count)]
     calls = (
@@ -254,8 +262,12 @@ def _told_apart(scores: np.ndarray, against: np.ndarray, seed: int) -> dict[str,
     """Mean score and how well ``scores`` (k, m) are told from retraining's (k, m), with intervals."""
     found = {"score": float(scores.mean()), "shift": float(scores.mean() - against.mean())}
     rows = np.zeros(scores.shape[1], dtype=np.int64)
+
+    def on(some: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], float]) -> float:
+        return measure(scores[:, some], against[:, some])
+
     for name, measure in {"auc": auc, "tpr": tpr_at}.items():
-        drawn = row_draws(lambda some, of=measure: of(scores[:, some], against[:, some]), rows, seed=seed)
+        drawn = row_draws(partial(on, measure=measure), rows, seed=seed)
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         found |= {name: measure(scores, against), f"{name}_low": float(low), f"{name}_high": float(high)}
     return found
