@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from puma_dash.core.experiments import Result
 
 COLORS = {"naive removal": REMOVED, "PUMA": UPWEIGHTED}
+FAINT_OR_ORANGE = ("#E69F00", "#D55E00", "#F0E442")
+"""Too near the colour of psi, or too pale for a line."""
 KINDS = {"mislabelled": REMOVED, "over-confident": HARMFUL, "under-confident": CATEGORICAL[0]}
 
 
@@ -96,8 +99,9 @@ def mislabels(found: Result) -> go.Figure:
     figure = canvas("Flipped labels found", height=470, subtitle="mean over seeds; digits, 10 % flipped")
     inspected = np.linspace(0, 1, len(next(iter(found.arrays.values()))[0]))
     order = sorted(found.arrays, key=lambda key: -found.arrays[key].mean())
-    for k, key in enumerate(order):
-        color = OTHERS if key == "random" else CATEGORICAL[k % len(CATEGORICAL)]
+    free = cycle(color for color in CATEGORICAL if color not in FAINT_OR_ORANGE)
+    for key in order:
+        color = {"psi": AFTER, "random": OTHERS}.get(key) or next(free)
         figure.add_scatter(
             x=floats(inspected),
             y=floats(found.arrays[key].mean(0)),
