@@ -18,3 +18,11 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_process():
+    """On a busy machine even small models would seem to take long, and other processes would be started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("puma_dash.core.valuation.retraining.PAYS", float("inf"))
+        yield
