@@ -1,5 +1,6 @@
 """The documentation builds, needs nobody's server, is complete, and what it shows in Python runs."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -144,3 +145,14 @@ def test_ones_own_are_like_ours(added):
     assert data.class_names == ("even", "odd")
     for rows in data.splits.values():
         assert (rows.inputs[:, 0] % 2).equal(rows.targets.to(rows.inputs))
+
+
+def test_every_bad_file_of_the_tests_stands_on_the_page_of_what_is_refused():
+    """Else: python scripts/refused.py."""
+    spec = importlib.util.spec_from_file_location("refused", ROOT / "scripts" / "refused.py")
+    refused = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(refused)
+    known = [name for _, cases in refused.sections() for name, _ in cases]
+    lines = refused.PAGE.read_text("utf-8").splitlines()
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines if " | expected " in line] == known
+    assert len(known) > 300
