@@ -147,6 +147,26 @@ def test_ones_own_are_like_ours(added):
         assert (rows.inputs[:, 0] % 2).equal(rows.targets.to(rows.inputs))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_every_loader_has_an_example_that_runs(capsys):
+    names = run_page("loaders.md")
+    text = (ROOT / "docs" / "loaders.md").read_text("utf-8")
+    assert {"Tables", "Arrays", "Images", "IDX"} <= set(re.findall(r"^## (\w+)", text, re.MULTILINE))
+    assert len(puma.LOADERS) == 4
+    project, inputs = names["project"], names["known"].inputs
+    assert set(project.train.groups["sex"]) == {"f", "m"}
+    assert (inputs[:, 1:].sum(1) == 1).all()  # one city each
+    said = capsys.readouterr().out
+    for words in (
+        "torch.Size([48, 5])",
+        "torch.int64",
+        "('cat', 'dog')",
+        "torch.Size([40, 1, 6, 6])",
+        "model.pt2",
+    ):
+        assert words in said, said
+
+
 def test_every_bad_file_of_the_tests_stands_on_the_page_of_what_is_refused():
     """Else: python scripts/refused.py."""
     spec = importlib.util.spec_from_file_location("refused", ROOT / "scripts" / "refused.py")
