@@ -120,20 +120,6 @@ def cnn() -> Problem:
     )
 
 
-def network() -> nn.Sequential:
-    """The untrained convolutional network of 56 970 parameters."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 5, stride=2),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(800, 64),
-        nn.ReLU(),
-        nn.Linear(64, 10),
-    )
-
-
 PROBLEMS: dict[str, Callable[[], Problem]] = {"digits": digits, "cnn": cnn}
 
 
