@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
+from puma_dash.core.loaders.mnist import small_network as network
+
 DAMPING = 0.01
 DATA = "PUMA_DASH_TEST_DATA"
 """The environment variable that names the folder with the real data sets."""
