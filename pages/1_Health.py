@@ -8,7 +8,15 @@ from puma_dash.core.task import REGRESSION
 from puma_dash.ui import findings, health, health_figures
 from puma_dash.ui.bootstrap import bootstrap
 from puma_dash.ui.health import Held, Slice
-from puma_dash.ui.health_panels import card, checks, explore_these, influence, pick_slice, robustness
+from puma_dash.ui.health_panels import (
+    card,
+    checks,
+    explore_these,
+    influence,
+    pick_slice,
+    robustness,
+    slices_caption,
+)
 from puma_dash.ui.panels import chart, ready, segments, side_by_side
 from puma_dash.ui.state import Context
 from puma_dash.ui.text import escape, percent
@@ -156,12 +164,8 @@ def slices(here: Context, held: Held) -> None:
         "nll": number("NLL", format="%.3f", width=54, help="Mean loss, in nats."),
     }
     line = pick_slice(here, shown, config)
-    st.caption(
-        "Sorted by evidence: how rarely a random set of that size has as many errors (Fisher's exact test). "
-        f"Of {ranked:,} slices, about {max(1, round(0.05 * ranked)):,} would fall below p = .05 by chance "
-        f"alone, so p is corrected for that (Holm). Slices of fewer than {findings.FEW} rows are not ranked. "
-        "Columns of numbers are cut into quarters. Click a line's circle to pick it."
-    )
+    how = "how rarely a random set of that size has as many errors (Fisher's exact test)"
+    slices_caption(how, ranked)
     if not len(table):
         st.caption("All rows share one label and one prediction: there is nothing to slice.")
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
     from puma_dash.core.recorder import Recorder
-    from puma_dash.core.types import Split
+    from puma_dash.core.types import Project, Split
 
 
 class Recipe(Described):
@@ -143,6 +143,43 @@ class SGDRecipe(Recipe):
             raise ProjectError("expected at least 2 logits for deviation > 0, but the model has 1; try 0.")
         spread = outputs.var(1).clamp_min(torch.finfo(outputs.dtype).tiny).sqrt()  # flat where all are equal
         return self.loss(outputs, targets) + self.deviation * spread
+
+
+def trainer_of(project: Project) -> tuple[Any, str]:
+    """What retrains ``project``, its own trainer or else our recipe, and that in words."""
+    if project.trainer is not None:
+        return project.trainer, repr(project.trainer)
+    recipe = AdamRecipe(cast("Loss", project.loss))
+    return recipe, f"{recipe!r} (our recipe, not the author's)"
+
+
+def from_scratch(
+    trainer: Callable[..., nn.Module],
+    model: nn.Module,
+    split: Split,
+    weights: Tensor,
+    weight_decay: float,
+    seed: int,
+    device: torch.device | str = "cpu",
+    on_epoch: Callable[[int], None] | None = None,
+) -> nn.Module:
+    """``model`` drawn anew and trained on ``split`` with row weights (n,), in eval mode.
+
+    Our recipes train on ``device`` and tell ``on_epoch``; a trainer of the user's own gets a model on the
+    CPU, and may build its own where the parameters cannot be drawn anew.
+
+    Raises:
+        ProjectError: for a recipe of ours, a module holds parameters but cannot reset them.
+    """
+    ours = isinstance(trainer, Recipe)
+    try:
+        start = fresh(model, seed).to(device if ours else "cpu")
+    except ProjectError:
+        if ours:
+            raise
+        start = copy.deepcopy(model)
+    told = {"on_epoch": on_epoch} if ours else {}
+    return trainer(start, split, weights, weight_decay, seed, **told).eval()
 
 
 def fresh(model: nn.Module, seed: int) -> nn.Module:

@@ -11,7 +11,7 @@ from puma_dash.core.evaluation import estimates
 from puma_dash.core.evaluation.estimates import Estimate
 from puma_dash.ui import health, health_figures
 from puma_dash.ui.explore import Rows, main_psi
-from puma_dash.ui.findings import interval
+from puma_dash.ui.findings import FEW, interval
 from puma_dash.ui.health import Held, Slice
 from puma_dash.ui.panels import SIDE, chart, duration, job, plain_number, tall
 from puma_dash.ui.state import Context, entry
@@ -54,6 +54,16 @@ def card(label: str, found: Estimate, as_percent: bool, told: str, width: int = 
     under = interval(found, as_percent)
     told = f"n = {found.n:,}. {escape(told)}"
     st.metric(label, value, under, delta_color="off", delta_arrow="off", help=told, border=True, width=width)
+
+
+def slices_caption(how: str, ranked: int) -> None:
+    """Says how slices are sorted, and how far to believe the first of them."""
+    st.caption(
+        f"Sorted by evidence: {how}. Of {ranked:,} slices, about {max(1, round(0.05 * ranked)):,} would fall "
+        "below p = .05 by chance alone, so p is corrected for that (Holm). Slices of fewer than "
+        f"{FEW} rows are not ranked. Columns of numbers are cut into quarters. Click a line's circle "
+        "to pick it."
+    )
 
 
 def pick_slice(here: Context, shown: pd.DataFrame, config: dict[str, Any]) -> int:

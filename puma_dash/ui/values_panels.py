@@ -9,7 +9,7 @@ from puma_dash.ui import findings, values, values_figures
 from puma_dash.ui.gesture import is_empty_gesture, rows_inside
 from puma_dash.ui.health import Slice
 from puma_dash.ui.health_figures import clicked
-from puma_dash.ui.health_panels import card, checks, explore_these, influence, pick_slice
+from puma_dash.ui.health_panels import card, checks, explore_these, influence, pick_slice, slices_caption
 from puma_dash.ui.panels import chart, plain_number, side_by_side
 from puma_dash.ui.state import Context
 from puma_dash.ui.text import escape
@@ -120,12 +120,8 @@ def slices(here: Context, held: HeldValues) -> None:
         "difference": number("vs rest", format="%+.3g", width=62, help="RMSE less that of the other rows."),
     }
     line = pick_slice(here, shown, config)
-    st.caption(
-        "Sorted by evidence: how rarely absolute errors of a random set of that size rank as high "
-        f"(Mann-Whitney). Of {ranked:,} slices, about {max(1, round(0.05 * ranked)):,} would fall below p = "
-        f".05 by chance alone, so p is corrected for that (Holm). Slices of fewer than {findings.FEW} rows "
-        "are not ranked. Columns of numbers are cut into quarters. Click a line's circle to pick it."
-    )
+    how = "how rarely absolute errors of a random set of that size rank as high (Mann-Whitney)"
+    slices_caption(how, ranked)
     if not len(table):
         st.caption("All predictions are the same: there is nothing to slice.")
         return

@@ -17,7 +17,6 @@ References:
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from torch import nn
 from puma_dash.core.engine import Engine, engine_of
 from puma_dash.core.evaluation.statistics import row_draws
 from puma_dash.core.task import CLASSIFICATION
-from puma_dash.core.training import AdamRecipe, Recipe, fresh
+from puma_dash.core.training import from_scratch, trainer_of
 from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.core.unlearning.tuning import planned_rows
 
@@ -179,30 +178,17 @@ def retrained(
     own = torch.ones(engine.n, dtype=torch.float64) if train.weights is None else train.weights.double().cpu()
     changed, weights = planned_rows(engine, plan)  # without what a method adds to compensate
     kinds = [(train, own), (changed, torch.as_tensor(weights))]
-    trainer = project.trainer or AdamRecipe(engine.loss)
+    trainer, _ = trainer_of(project)
     starts = [(k, *kind) for kind in kinds for k in range(count)]
     calls = (
-        delayed(_trained)(trainer, project.model, split, weights, engine.weight_decay, seed + 1 + k)
+        delayed(from_scratch)(trainer, project.model, split, weights, engine.weight_decay, seed + 1 + k)
         for k, split, weights in starts
     )
     models = []
     for model in Parallel(n_jobs=jobs, return_as="generator")(calls):
-        models.append(model)
+        models.append(model.cpu())
         engine.tick(len(models), len(starts), "Retraining references")
     return models[:count], models[count:]
-
-
-def _trained(
-    trainer: Any, model: nn.Module, split: Any, weights: Any, weight_decay: float, seed: int
-) -> nn.Module:
-    """``model`` trained from scratch, in one thread: several run at a time."""
-    try:
-        start = fresh(model, seed)
-    except ProjectError:
-        if isinstance(trainer, Recipe):
-            raise
-        start = copy.deepcopy(model)  # a trainer of the user's own may build its model itself
-    return trainer(start, split, weights, weight_decay, seed).cpu().eval()
 
 
 def logits(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

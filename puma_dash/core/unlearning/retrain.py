@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from puma_dash.core.registry import Described
-from puma_dash.core.training import AdamRecipe, Recipe, fresh
-from puma_dash.core.types import ProjectError
-from puma_dash.core.unlearning.base import Update, chosen_change, relabelled, training_weights
+from puma_dash.core.training import from_scratch, trainer_of
+from puma_dash.core.unlearning.base import Update
+from puma_dash.core.unlearning.tuning import planned_rows, refuse_strength
 
 if TYPE_CHECKING:
     from puma_dash.core.curvature import Curvature
@@ -29,36 +28,22 @@ class Retrain(Described):
 
     def __call__(self, engine: Engine, plan: PatchPlan, curvature: str | Curvature, seed: int) -> Update:
         """The retrained model; held criteria are measured, nothing is predicted."""
-        if plan.strength != 1:
-            raise ProjectError(
-                f"expected strength 1 for retraining, which removes rows whole, but got {plan.strength:g}."
-            )
+        refuse_strength(plan, "retraining")
         project = engine.project
-        weights = training_weights(engine, chosen_change(engine, plan))
-        targets = relabelled(project.train.targets, plan.relabel)
-        trainer = project.trainer or AdamRecipe(engine.loss)
-        extra: dict[str, Any] = {}
-        if isinstance(trainer, Recipe):
-            total = trainer.epochs
-            extra["on_epoch"] = lambda epoch: engine.tick(epoch, total, "Retraining from scratch")
-        ours = isinstance(trainer, Recipe)
-        try:
-            start = fresh(project.model, seed).to(engine.device if ours else "cpu")
-        except ProjectError:
-            if ours:
-                raise
-            start = copy.deepcopy(project.model)  # a trainer of the user's own may build its model itself
-        model = trainer(
-            start,
-            replace(project.train, targets=targets),
+        split, weights = planned_rows(engine, plan)
+        trainer, described = trainer_of(project)
+        model = from_scratch(
+            trainer,
+            project.model,
+            split,
             torch.as_tensor(weights),
             engine.weight_decay,
             seed,
-            **extra,
+            engine.device,
+            lambda epoch: engine.tick(epoch, trainer.epochs, "Retraining from scratch"),
         )
-        described = repr(trainer) if project.trainer else f"{trainer!r} (our recipe, not the author's)"
         return Update(
-            model=model.cpu().eval(),
+            model=model.cpu(),
             weights=weights,
             strength=1.0,
             predicted={},

@@ -8,7 +8,6 @@ depend on how many there are.
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from puma_dash.core.curvature.base import Estimate
 from puma_dash.core.curvature.costs import Costs
 from puma_dash.core.objective import as_model_input
-from puma_dash.core.training import AdamRecipe, Recipe, fresh
+from puma_dash.core.training import AdamRecipe, Recipe, from_scratch, trainer_of
 from puma_dash.core.types import ProjectError, Split
 
 if TYPE_CHECKING:
@@ -69,10 +68,8 @@ class Training:
         project = engine.project
         own = project.train.weights
         weights = torch.ones(engine.n, dtype=torch.float64) if own is None else own.double()
-        trainer = project.trainer or AdamRecipe(engine.loss)
-        device = engine.device if isinstance(trainer, Recipe) else torch.device("cpu")
-        told = repr(trainer) if project.trainer else f"{trainer!r} (our recipe, not the author's)"
-        return cls(project.model, project.train, weights, engine.weight_decay, trainer, device, told)
+        trainer, told = trainer_of(project)
+        return cls(project.model, project.train, weights, engine.weight_decay, trainer, engine.device, told)
 
     def on(self, rows: np.ndarray, seed: int, check: Check) -> nn.Module:
         """Trained on ``rows`` as if there were no others: their mean loss has the factor 1/len(rows)."""
@@ -86,15 +83,9 @@ class Training:
         return self._trained(self.train, weights, seed, check)
 
     def _trained(self, split: Split, weights: Tensor, seed: int, check: Check) -> nn.Module:
-        ours = isinstance(self.trainer, Recipe)
-        try:
-            start = fresh(self.model, seed).to(self.device)
-        except ProjectError:
-            if ours:
-                raise
-            start = copy.deepcopy(self.model)  # a trainer of the user's own may build its model itself
-        extra = {"on_epoch": lambda _: check()} if ours else {}
-        return self.trainer(start, split, weights, self.weight_decay, seed, **extra).eval()
+        return from_scratch(
+            self.trainer, self.model, split, weights, self.weight_decay, seed, self.device, lambda _: check()
+        )
 
 
 @torch.no_grad()
