@@ -26,7 +26,7 @@ from puma_dash.core.criteria import Adversarial, Criterion, resolve_criterion
 from puma_dash.core.curvature.base import describe_device
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.embedding import Columns, Pca, resolve_embedding
-from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device, engine_of
+from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device, engine_of, within
 from puma_dash.core.evaluation.health import health
 from puma_dash.core.evaluation.regions import decision_regions, is_flat
 from puma_dash.core.recorder import Records
@@ -412,11 +412,6 @@ def _rows_of(project: Project) -> dict[str, np.ndarray]:
     """What patches change of the training rows: labels and weights."""
     found = {"targets": project.train.targets, "weights": project.train.weights}
     return {name: value.numpy(force=True) for name, value in found.items() if value is not None}
-
-
-def within(progress: Progress, start: float, end: float) -> Progress:
-    """A progress that fills the part from ``start`` to ``end`` of another."""
-    return lambda done, total, message: progress(start + (end - start) * done / max(total, 1e-12), 1, message)
 
 
 def _opened(params: dict[str, Any], progress: Progress) -> tuple[Project, Index]:

@@ -77,9 +77,12 @@ class Training:
 
     def without(self, row: int | None, seed: int, check: Check) -> nn.Module:
         """Trained on all rows but one, or on all; the factor 1/n stays, as everywhere in J."""
+        return self.without_rows([] if row is None else [row], seed, check)
+
+    def without_rows(self, rows: Sequence[int] | np.ndarray, seed: int, check: Check) -> nn.Module:
+        """Trained on all rows but these; the factor 1/n stays, too."""
         weights = self.weights.clone()
-        if row is not None:
-            weights[row] = 0
+        weights[torch.as_tensor(rows, dtype=torch.long)] = 0
         return self._trained(self.train, weights, seed, check)
 
     def _trained(self, split: Split, weights: Tensor, seed: int, check: Check) -> nn.Module:
