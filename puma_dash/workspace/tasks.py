@@ -18,7 +18,7 @@ import torch._dynamo
 import torchmetrics.functional.classification  # noqa: F401
 
 from puma_dash.core import api, comparison, forecasting
-from puma_dash.core.criteria import Adversarial, Criterion, resolve_criterion
+from puma_dash.core.criteria import Adversarial, resolve_criterion
 from puma_dash.core.curvature.base import describe_device
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.embedding import Columns, Pca, resolve_embedding
@@ -30,8 +30,9 @@ from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.core.unlearning.base import change_of
 from puma_dash.core.unlearning.estimate import patch_estimate
-from puma_dash.workspace import weights
+from puma_dash.workspace import judging, weights
 from puma_dash.workspace.index import LAYOUT, Index
+from puma_dash.workspace.judging import valued
 from puma_dash.workspace.opening import describe, unpack
 from puma_dash.workspace.overview import annotations_digest, overview_of, rows_of_split
 from puma_dash.workspace.projects import CODE, close, keeper, ledger, open_project, opened, store, with_state
@@ -39,9 +40,6 @@ from puma_dash.workspace.provenance import patch_anew, provenance, state
 from puma_dash.workspace.records import comparison_arrays, comparison_record, patch_record, table
 from puma_dash.workspace.store import home, key
 from puma_dash.workspace.story import story_of
-
-TOLD = 5
-"""From so many seconds on it is said beforehand how long psi takes."""
 
 
 def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
@@ -65,7 +63,7 @@ def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
     )
     store().fetch(overview, lambda: overview_of(project, engine, source))
     index = Index.of(home(), source, version).with_overview(project.fingerprint, overview)
-    _value(
+    valued(
         project, index, "psi", resolve_criterion(project.task.criterion), within(progress, 0.5, 0.8), cancel
     )
     flat = project.train.inputs.ndim == 2 and project.train.inputs.shape[1] == 2
@@ -77,7 +75,7 @@ def value(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
     """Scores every training row by one method for one criterion: a registry key, or a record with a label."""
     project, index = opened(params, progress)
     criterion = resolve_criterion(criterion_of(params["criterion"]))
-    _value(project, index, params["method"], criterion, within(progress, 0.2, 1), cancel)
+    valued(project, index, params["method"], criterion, within(progress, 0.2, 1), cancel)
     if isinstance(params["criterion"], dict):
         facts = {"label": params["label"], "unit": criterion.unit, "record": criterion_record(criterion)}
         index.with_criterion(criterion.name, facts)
@@ -276,6 +274,12 @@ TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any
     "accept": accept,
     "checks": checks,
     "robustness": robustness,
+    "costs": judging.costs,
+    "score": judging.score,
+    "flips": judging.flips,
+    "datamodeling": judging.datamodeling,
+    "trust": judging.trust,
+    "experiment": judging.experiment,
     "devices": devices,
 }
 
@@ -330,26 +334,6 @@ def _rows_of(project: Project) -> dict[str, np.ndarray]:
     """What patches change of the training rows: labels and weights."""
     found = {"targets": project.train.targets, "weights": project.train.weights}
     return {name: value.numpy(force=True) for name, value in found.items() if value is not None}
-
-
-def _value(
-    project: Project, index: Index, method: str, criterion: Criterion, progress: Progress, cancel: CancelEvent
-) -> None:
-    name = key("value", project.fingerprint, method, criterion, CODE)
-
-    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        seconds = api.estimate(project).seconds if method == "psi" else 0.0
-
-        def told(done: float, total: float, message: str) -> None:
-            cost = "" if seconds < TOLD else f"; psi takes about {seconds:.0f} s"
-            progress(done, total, message + cost)
-
-        found = api.value(project, method, criterion, progress=told, cancel=cancel)
-        facts = {**found.diagnostics, "method": found.method, "criterion": found.criterion}
-        return {"scores": found.scores}, plain(facts)
-
-    store().fetch(name, compute)
-    index.with_values(method, criterion.name, name)
 
 
 def _embed(project: Project, index: Index, embedding: Any, progress: Progress, cancel: CancelEvent) -> None:

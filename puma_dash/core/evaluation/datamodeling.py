@@ -26,12 +26,11 @@ from torch import Tensor
 
 from puma_dash.core import api
 from puma_dash.core.criteria import Criterion, resolve_criterion
-from puma_dash.core.curvature.base import Estimate
 from puma_dash.core.engine import engine_of, within
 from puma_dash.core.registry import parsed
 from puma_dash.core.types import Project, ProjectError
 from puma_dash.core.valuation import VALUATIONS
-from puma_dash.core.valuation.retraining import Check, Training, outputs_of, results, training_estimate
+from puma_dash.core.valuation.retraining import Check, Training, outputs_of, results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,11 +128,17 @@ def datamodeling_score(
     data = target.evaluation(engine)
     work = LeftOut(Training.of(engine), data.inputs.cpu(), engine.batch_size)
     tasks = [(rows, seed + k) for rows in out for k in range(trainings)]
-    values = [
-        float(target(torch.from_numpy(outputs).to(engine.device, engine.dtype), data, engine.loss))
-        for outputs in results(engine, work, tasks, jobs, "Retraining on part of the rows")
-    ]
-    measured = np.array(values).reshape(subsets, trainings)
+
+    def retrain() -> dict[str, np.ndarray]:
+        found = results(engine, work, tasks, jobs, "Retraining on part of the rows")
+        values = [
+            float(target(torch.from_numpy(outputs).to(engine.device, engine.dtype), data, engine.loss))
+            for outputs in found
+        ]
+        return {"values": np.array(values).reshape(subsets, trainings)}
+
+    settings = f"{target!r}, {subsets} subsets without {left_out}, {trainings} trainings, seed {seed}"
+    measured = engine.keep(f"datamodeling of {settings}", retrain)["values"]  # the same for more methods
     lines = [
         {"method": name, **_correlation(forecast, measured.mean(1), seed), "seconds": seconds[name]}
         for name, forecast in predicted.items()
@@ -155,16 +160,6 @@ def datamodeling_score(
             "seconds": time.perf_counter() - start,
         },
     )
-
-
-def datamodeling_estimate(project: Project, times: int = SUBSETS * TRAININGS) -> Estimate:
-    """What the ``times`` retrainings will cost, one after the other.
-
-    Raises:
-        ProjectError: the project brings a trainer of its own.
-    """
-    engine = engine_of(project)
-    return training_estimate(engine, times, round((1 - LEFT_OUT) * engine.n))
 
 
 @dataclass(frozen=True, eq=False)
