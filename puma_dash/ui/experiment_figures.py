@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from puma_dash.ui.change_figures import regions_figure
 from puma_dash.ui.figures import reliability_figure
+from puma_dash.ui.method_texts import VALUATIONS
 from puma_dash.ui.methods_figures import flips_figure
 from puma_dash.ui.style import (
     AFTER,
@@ -92,10 +93,8 @@ def directions(found: Result) -> go.Figure:
 
 def mislabels(found: Result) -> go.Figure:
     """Returns the fraction of flips found against the fraction inspected, a curve for each method."""
-    from puma_dash.core.valuation import VALUATIONS
-
     named = {VALUATIONS[key].label: curve for key, curve in found.arrays.items()}
-    special = {VALUATIONS["psi"].label: "psi", VALUATIONS["random"].label: "random"}
+    special = {VALUATIONS[role].label: role for role in ("psi", "random")}
     return flips_figure(named, special, subtitle="mean and 95 % interval over seeds; digits, 10 % flipped")
 
 

@@ -97,7 +97,7 @@ def flips_figure(
             name=plain(name),
             hovertemplate=f"{plain(name)}<br>%{{y:.0%}} found in %{{x:.0%}}{NO_BOX}",
         )
-    figure.update_xaxes(title_text="share of rows inspected", tickformat=".0%", range=(0, 1))
+    figure.update_xaxes(title_text="share of rows inspected", tickformat=".0%", range=(0, 1.01))
     return figure.update_yaxes(
         title_text="share of wrong labels found", tickformat=".0%", showgrid=True, range=(0, 1.02)
     )
@@ -156,7 +156,13 @@ def datamodeling_figure(table: pd.DataFrame, ceiling: float, *, subtitle: str) -
     )
     figure.add_vline(0, line_color=OUTLINE, line_width=1)
     if np.isfinite(ceiling):
-        figure.add_vline(ceiling, line_dash="dot", line_color=OUTLINE, annotation_text="another retraining")
+        figure.add_vline(
+            ceiling,
+            line_dash="dot",
+            line_color=OUTLINE,
+            annotation_text="another retraining",
+            annotation_position="top left",
+        )
     figure.update_xaxes(title_text="rank correlation with retraining", range=(-1.02, 1.02), showgrid=True)
     return figure.update_yaxes(autorange="reversed", automargin=True)
 

@@ -270,6 +270,11 @@ METHOD_NOTES = {
 }
 
 
+def with_half(value: float, half: float | None) -> str:
+    """Returns a number and, where it is known, half the width of its interval."""
+    return f"{value:.3f}" + ("" if half is None or np.isnan(half) else f" ± {half:.3f}")
+
+
 def escape(text: str) -> str:
     """Returns text from data, safe inside Markdown."""
     return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+-.!|~$:" else c for c in text)

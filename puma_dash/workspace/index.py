@@ -11,7 +11,7 @@ from typing import Any
 
 from puma_dash.workspace.store import key
 
-LAYOUT = 5
+LAYOUT = 6
 """Of an overview: raised when it holds something else than before, so that an older one does not count."""
 
 

@@ -32,12 +32,12 @@ TOLD = 5
 
 
 def costs(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
-    """What each method will cost here, or why it cannot be asked; and one training."""
+    """What each method will cost here, and one training, in seconds."""
     project, index = opened(params, progress)
     name = key("costs", project.fingerprint, CODE)
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        found: dict[str, Any] = {}
+        found: dict[str, float | None] = {}
         for done, method in enumerate(VALUATIONS):
             progress(0.2 + 0.8 * done / len(VALUATIONS), 1, "Estimating what each method costs")
             found[method] = _cost(project, method)
@@ -45,21 +45,19 @@ def costs(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
             training = training_estimate(engine_of(project), 1, len(project.train)).seconds
         except ProjectError:  # a trainer of the user's own: only a run can tell
             training = None
-        return {}, {"methods": found, "training": training}
+        return {}, {"seconds": found, "training": training}
 
     store().fetch(name, compute)
     index.with_finding("costs", name)
     return {}
 
 
-def _cost(project: Project, method: str) -> dict[str, Any]:
+def _cost(project: Project, method: str) -> float | None:
+    """Seconds; None where only a run can tell, or where it cannot be asked."""
     try:
-        chosen = VALUATIONS[method]()
-        if hasattr(chosen, "check"):
-            chosen.check(project)
-        return {"seconds": api.estimate(project, method=chosen).seconds, "refused": None}
-    except ProjectError as reason:
-        return {"seconds": None, "refused": str(reason)}
+        return api.estimate(project, method=method).seconds
+    except ProjectError:
+        return None
 
 
 def score(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
@@ -132,14 +130,15 @@ def datamodeling(params: dict[str, Any], progress: Progress, cancel: CancelEvent
     """How well each method foresees what retraining on part of the rows does to a criterion."""
     project, index = opened(params, progress)
     criterion = resolve_criterion(criterion_of(params["criterion"]))
-    name = key("datamodeling", project.fingerprint, params["methods"], criterion, params["subsets"], CODE)
+    times = {name: params[name] for name in ("subsets", "trainings")}
+    name = key("datamodeling", project.fingerprint, params["methods"], criterion, times, CODE)
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         found = datamodeling_score(
             project,
             params["methods"],
             criterion=criterion,
-            subsets=params["subsets"],
+            **times,
             progress=within(progress, 0.1, 1),
             cancel=cancel,
         )
