@@ -34,7 +34,8 @@ def absolute(source: str) -> str:
 Source = Annotated[
     str,
     typer.Argument(
-        help="A demo (digits, two-moons, radial), a project folder, or module:factory.", callback=absolute
+        help="A demo (digits, two-moons, radial, mnist), a project folder, or module:factory.",
+        callback=absolute,
     ),
 ]
 OfCriterion = Annotated[

@@ -78,7 +78,7 @@ ORDER = {
     "valuation": DERIVATIVES | {"curvature", "criteria", "valuation", "embedding", "recorder", "training"},
     "unlearning": DERIVATIVES | {"curvature", "criteria", "unlearning", "training", "recorder"},
     "embedding": DERIVATIVES | {"embedding"},
-    "demos": DERIVATIVES | {"training", "recorder", "demos"},
+    "demos": DERIVATIVES | {"training", "recorder", "loaders", "demos"},
 }
 PLAIN = tuple(
     f"evaluation/{name}" for name in ("metrics", "reliability", "statistics", "estimates", "calibration")

@@ -1,11 +1,15 @@
 """Demos: the same for the same seed, and what they promise."""
 
 import dataclasses
+import gzip
 import sys
 import types
+import urllib.error
 
 import numpy as np
 import pytest
+import sklearn.datasets
+import torch
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
@@ -91,6 +95,85 @@ def losses(model, project):
     return project.loss(model(project.train.inputs), project.train.targets).detach().numpy()
 
 
+@pytest.fixture(scope="module")
+def mnist_folder(test_data):
+    folder = test_data / "mnist"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there: the four files of MNIST as they are published")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PUMA_DASH_MNIST", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def mnist(mnist_folder):
+    return puma.load("mnist")
+
+
+def test_mnist_is_what_was_published(mnist, mnist_folder):
+    """Every pixel of the rows it names, and no row in both splits; the test rows in their order."""
+
+    def pixels(name):
+        raw = np.frombuffer(gzip.decompress((mnist_folder / name).read_bytes()), np.uint8, offset=16)
+        return raw.reshape(-1, 28, 28)
+
+    assert [len(split) for split in (mnist.train, mnist.validation, mnist.test)] == [10_000, 5_000, 10_000]
+    images = pixels("train-images-idx3-ubyte.gz")[mnist.train.meta["source_row"]]
+    for split, expected in ((mnist.train, images), (mnist.test, pixels("t10k-images-idx3-ubyte.gz"))):
+        found = split.inputs[:, 0] * 0.3081 + 0.1307
+        torch.testing.assert_close(found, torch.tensor(expected) / 255, atol=1e-6, rtol=0)
+    both = torch.cat([mnist.train.inputs, mnist.validation.inputs]).flatten(1).numpy()
+    assert len(np.unique(both, axis=0)) == 15_000
+
+
+def test_mnist_has_known_flips_that_the_loss_finds(mnist):
+    meta = mnist.train.meta
+    changed = mnist.train.targets.numpy() != meta["true_label"].to_numpy()
+    assert changed.tolist() == meta["flipped"].tolist()
+    assert changed.sum() == 1_000
+    assert roc_auc_score(changed, -puma.value(mnist, "loss").scores) > 0.98
+    with torch.no_grad():
+        said = mnist.model(mnist.test.inputs).argmax(1)
+    assert (said == mnist.test.targets).float().mean() > 0.97
+
+
+def test_mnist_brings_records_of_80_megabytes_at_most(mnist):
+    records, trained = mnist.records, [p.detach().ravel() for p in mnist.model.parameters()]
+    assert records.bytes < 80e6
+    assert records.epochs == tuple(range(2, 21, 2))
+    torch.testing.assert_close(records.start + records.updates.sum(0), torch.cat(trained), atol=1e-4, rtol=0)
+    assert torch.equal(records.checkpoints[-1], torch.cat(trained))
+
+
+@pytest.mark.usefixtures("mnist_folder")
+def test_mnist_is_drawn_from_its_seed(mnist):
+    same, other = (puma.DEMOS["mnist"](seed=seed).untrained() for seed in (0, 1))
+    assert torch.equal(same.train.inputs, mnist.train.inputs)
+    assert torch.equal(same.train.targets, mnist.train.targets)
+    start = torch.cat([p.detach().ravel() for p in same.model.parameters()])
+    assert torch.equal(start, mnist.records.start)
+    assert not torch.equal(other.train.inputs, mnist.train.inputs)
+    assert not torch.equal(next(other.model.parameters()), next(same.model.parameters()))
+
+
+def test_mnist_says_what_to_do_without_a_network(monkeypatch):
+    def unreachable(*_, **__):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.delenv("PUMA_DASH_MNIST", raising=False)
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", unreachable)
+    with pytest.raises(
+        puma.ProjectError, match=r"not known.*; try PUMA_DASH_MNIST=FOLDER, with its four files"
+    ):
+        puma.load("mnist")
+
+
+def test_mnist_names_the_file_that_its_folder_lacks(monkeypatch, tmp_path):
+    monkeypatch.setenv("PUMA_DASH_MNIST", str(tmp_path))
+    with pytest.raises(puma.ProjectError, match="train-images-idx3-ubyte is not there"):
+        puma.load("mnist")
+
+
 @pytest.fixture
 def module(monkeypatch, projects):
     made = types.ModuleType("someones_project")
@@ -107,7 +190,7 @@ def test_load_from_a_module(projects):
 @pytest.mark.parametrize(
     ("source", "fragment"),
     [
-        ("nothing", "digits"),
+        ("nothing", "digits, two-moons, radial, mnist"),
         ("", "digits"),
         ("no_such_module:make", "no_such_module"),
         ("someones_project:", "function"),

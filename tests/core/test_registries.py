@@ -177,7 +177,7 @@ def test_keys_are_the_fixed_ones():
     } <= set(puma.VALUATIONS)
     assert {"puma", "influence", "retrain"} <= set(puma.UNLEARNERS)
     assert {"pca", "umap", "columns"} <= set(puma.EMBEDDINGS)
-    assert {"digits", "two-moons", "radial"} <= set(puma.DEMOS)
+    assert {"digits", "two-moons", "radial", "mnist"} == set(puma.DEMOS)
     assert {"tables", "arrays", "images", "idx"} <= set(puma.LOADERS)
     assert set(puma.LOSSES) == {"cross_entropy", "binary_cross_entropy", "squared_error"}
 

@@ -53,6 +53,29 @@ def upload(at, content, name="shop.zip"):
     return at.file_uploader[0].set_value((name, content, "application/zip")).run()
 
 
+# --- a demo ---
+
+
+def test_mnist_that_is_not_at_hand_says_what_to_do(open_page, jobs, monkeypatch, tmp_path):
+    """The worker's sentence, and the cards to choose something else."""
+    from puma_dash.core.types import ProjectError
+    from puma_dash.workspace import tasks
+
+    monkeypatch.setenv("PUMA_DASH_MNIST", str(tmp_path))
+    at = open_page("app.py")
+    assert "PUMA_DASH_MNIST" in plain(at)
+    button(at, "Try MNIST").click().run()
+    task, params = jobs.submitted[-1]
+    assert (task, params) == ("prepare", {"source": "mnist", "version": None})
+    with pytest.raises(ProjectError) as caught:
+        tasks.TASKS[task](params, lambda *_: None, None)
+    jobs.now = {"status": "failed", "error": str(caught.value)}
+    at.run()
+    assert not at.exception
+    assert f"expected the four files of MNIST in {tmp_path}" in plain(at)
+    assert button(at, "Try digits")
+
+
 # --- a project folder -------------------------------------------------------------------
 
 

@@ -60,8 +60,12 @@ def drawn(
 ) -> tuple[Tensor, Tensor]:
     """``count`` of the images at random, standardised (count, 1, 28, 28), with their labels."""
     rows = rng.choice(len(labels), count, replace=False)
-    pixels = torch.as_tensor(images[rows]).float()[:, None] / 255
-    return (pixels - MEAN) / STD, torch.as_tensor(labels[rows]).long()
+    return standardised(images[rows]), torch.as_tensor(labels[rows]).long()
+
+
+def standardised(images: np.ndarray) -> Tensor:
+    """Images uint8 (n, 28, 28) as inputs (n, 1, 28, 28), over all of MNIST of mean 0 and deviation 1."""
+    return (torch.as_tensor(images).float()[:, None] / 255 - MEAN) / STD
 
 
 def small_network() -> nn.Sequential:
