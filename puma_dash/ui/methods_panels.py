@@ -232,13 +232,19 @@ def trust(here: Context, costs: Costs) -> None:
 
 def pick_methods(here: Context, costs: Costs, name: str) -> list[str]:
     """The methods chosen; the quick ones where nothing was."""
-    chosen = [method for method in here.view.get(name, costs.quick) if method in costs.usable]
+
+    def named(method: str) -> str:
+        seconds = costs.known[method]
+        return f"{name_of(method)} ({duration(seconds)})" if seconds and seconds > 1 else name_of(method)
+
     if name not in st.session_state:
-        st.session_state[name] = chosen
+        st.session_state[name] = [m for m in here.view.get(name, costs.quick) if m in costs.usable]
     return st.multiselect(
         "Methods",
         costs.usable,
-        format_func=lambda m: f"{name_of(m)}{'' if (cost := costs.known[m] or 0) < 1 else f' ({duration(cost)})'}",
+        format_func=lambda m: (
+            f"{name_of(m)}{'' if (cost := costs.known[m] or 0) < 1 else f' ({duration(cost)})'}"
+        ),
         key=name,
         on_change=lambda: here.keep(name, st.session_state[name]),
     )

@@ -16,9 +16,9 @@ from puma_dash.core.evaluation.flips import find_flips
 from puma_dash.core.evaluation.trust import decompose
 from puma_dash.core.experiments import EXPERIMENTS
 from puma_dash.core.records import criterion_of, plain
+from puma_dash.core.retraining import retraining_estimate
 from puma_dash.core.types import ProjectError
 from puma_dash.core.valuation import VALUATIONS
-from puma_dash.core.valuation.retraining import training_estimate
 from puma_dash.workspace.projects import CODE, opened, store
 from puma_dash.workspace.records import table
 from puma_dash.workspace.store import key
@@ -42,7 +42,7 @@ def costs(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
             progress(0.2 + 0.8 * done / len(VALUATIONS), 1, "Estimating what each method costs")
             found[method] = _cost(project, method)
         try:
-            training = training_estimate(engine_of(project), 1, len(project.train)).seconds
+            training = retraining_estimate(engine_of(project), 1, len(project.train)).seconds
         except ProjectError:  # a trainer of the user's own: only a run can tell
             training = None
         return {}, {"seconds": found, "training": training}

@@ -24,6 +24,7 @@ from puma_dash.core.demos import DEMOS
 from puma_dash.core.embedding import Columns, Pca, resolve_embedding
 from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device, engine_of, within
 from puma_dash.core.evaluation.health import health
+from puma_dash.core.evaluation.membership import evidence_estimate, removal_evidence
 from puma_dash.core.evaluation.regions import decision_regions, is_flat
 from puma_dash.core.records import criterion_of, criterion_record, plain, plan_of
 from puma_dash.core.task import CLASSIFICATION
@@ -31,13 +32,20 @@ from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.core.unlearning.base import change_of
 from puma_dash.core.unlearning.estimate import patch_estimate
 from puma_dash.workspace import judging, weights
+from puma_dash.workspace.evidence import REFERENCES, evidence_key
 from puma_dash.workspace.index import LAYOUT, Index
 from puma_dash.workspace.judging import valued
 from puma_dash.workspace.opening import describe, unpack
 from puma_dash.workspace.overview import annotations_digest, overview_of, rows_of_split
 from puma_dash.workspace.projects import CODE, close, keeper, ledger, open_project, opened, store, with_state
 from puma_dash.workspace.provenance import patch_anew, provenance, state
-from puma_dash.workspace.records import comparison_arrays, comparison_record, patch_record, table
+from puma_dash.workspace.records import (
+    comparison_arrays,
+    comparison_record,
+    evidence_record,
+    patch_record,
+    table,
+)
 from puma_dash.workspace.store import home, key
 from puma_dash.workspace.story import story_of
 
@@ -177,6 +185,36 @@ def estimate(params: dict[str, Any], progress: Progress, cancel: CancelEvent) ->
     return {}
 
 
+def evidence(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """Removal evidence on patches; those that carry out the same plan share the models it takes."""
+    project, _ = opened(params, progress)
+    parts = [(0.05, 0.9), *[(0.9, 0.95)] * len(params["patches"])]  # the first one trains
+    for name, (start, end) in zip(params["patches"], parts, strict=False):
+        made, told = load_patch(project, name), within(progress, start, end)
+        settings: dict[str, Any] = {"device": params["device"], "progress": told, "cancel": cancel}
+        if store().load(evidence_key(name)) is None:
+            found = removal_evidence(project, made, REFERENCES, **settings)
+            store().save(evidence_key(name), {}, evidence_record(found))
+    return {}
+
+
+def evidence_estimated(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """What removal evidence will cost on a device; the page reads it from the cache under ``name``."""
+    project, _ = opened(params, progress)
+    device = choose_device(params["device"])
+    facts = {"device": describe_device(device)}
+
+    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        try:
+            found = evidence_estimate(project, REFERENCES, device=params["device"])
+        except ProjectError as unknown:
+            return {}, {**facts, "refused": str(unknown)}
+        return {}, {**facts, "seconds": found.seconds, "bytes": found.bytes}
+
+    store().fetch(params["name"], compute)
+    return {}
+
+
 def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Makes a patch the current version, after one look at the test split, which the ledger counts."""
     project, _ = opened(params, progress)
@@ -199,6 +237,9 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
             "rows": weights.keep(home(), _rows_of(after)),
         },
     }
+    known = store().load(evidence_key(params["patch"]))
+    if known is not None:
+        details["evidence"] = known.info
     common = {"source": params["source"], "parent": params["version"], "patch": params["patch"]}
     common["who"] = params.get("who", "")
     if project.test is not None:
@@ -271,6 +312,8 @@ TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any
     "story": story,
     "estimate": estimate,
     "patch": patch,
+    "evidence": evidence,
+    "evidence_estimate": evidence_estimated,
     "accept": accept,
     "checks": checks,
     "robustness": robustness,

@@ -28,9 +28,9 @@ from puma_dash.core import api
 from puma_dash.core.criteria import Criterion, resolve_criterion
 from puma_dash.core.engine import engine_of, within
 from puma_dash.core.registry import parsed
+from puma_dash.core.retraining import Check, Training, outputs_of, results
 from puma_dash.core.types import Project, ProjectError
 from puma_dash.core.valuation import VALUATIONS
-from puma_dash.core.valuation.retraining import Check, Training, outputs_of, results
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from puma_dash.core.registry import Described, seed_field
-from puma_dash.core.task import CLASSIFICATION
-from puma_dash.core.types import ProjectError
-from puma_dash.core.valuation.retraining import (
+from puma_dash.core.retraining import (
     Check,
     Training,
     jobs_field,
     outputs_of,
     results,
-    training_estimate,
+    retraining_estimate,
 )
+from puma_dash.core.task import CLASSIFICATION
+from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
@@ -90,7 +90,7 @@ class ConfidentLearning(Described):
     def estimate(self, engine: Engine) -> Estimate:
         """What the trainings will cost, one after the other."""
         self.check(engine.project)
-        return training_estimate(engine, self.folds, engine.n - engine.n // self.folds)
+        return retraining_estimate(engine, self.folds, engine.n - engine.n // self.folds)
 
     def check(self, project: Project) -> None:
         """Refuses a project without classes, or with fewer rows than folds.
