@@ -242,9 +242,7 @@ def pick_methods(here: Context, costs: Costs, name: str) -> list[str]:
     return st.multiselect(
         "Methods",
         costs.usable,
-        format_func=lambda m: (
-            f"{name_of(m)}{'' if (cost := costs.known[m] or 0) < 1 else f' ({duration(cost)})'}"
-        ),
+        format_func=named,
         key=name,
         on_change=lambda: here.keep(name, st.session_state[name]),
     )

@@ -161,7 +161,7 @@ def test_the_cost_is_told_before_the_button_is_pressed(visit, prepared, patches,
 
 def test_a_trainer_of_ones_own_has_no_estimate(prepared, patches, monkeypatch):
     project = replace(prepared.open_project(CLASSES, None), trainer=lambda *given: given[0])
-    monkeypatch.setattr(prepared, "_opened", lambda *_: (project, None))
+    monkeypatch.setattr(prepared, "opened", lambda *_: (project, None))
     prepared.evidence_estimated({"device": "cpu", "name": "e" * 64}, quiet, None)
     assert "its own trainer" in Store(home() / "cache").load("e" * 64).info["refused"]
 
