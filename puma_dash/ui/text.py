@@ -65,6 +65,10 @@ READ_DISTANCES = (
     "predictions the mean total variation (0 the same, 1 disjoint). Another retraining is the floor: as much "
     "comes from the seed alone."
 )
+READ_REMOVAL = (
+    "On the removed rows: at an AUC of 0.5 and a TPR of 0.01 a membership attack does not tell the model "
+    "from retraining. In brackets the yardsticks, retraining itself among them. Evidence, no proof."
+)
 READ_RAILS = (
     "Change on {split}, negative is better. Pass: surely within what is allowed; fail: surely beyond it; "
     "inconclusive: these rows do not tell. All verdicts together are wrong with a chance of at most 5 %: p "

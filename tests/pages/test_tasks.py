@@ -166,7 +166,7 @@ def test_a_patch_is_compared_accepted_reported_and_replayed(project, prepared, v
         assert "McNemar" not in said
     about = {"source": project, "version": None, "patch": key, "why": "wrong rows"}
     version = run(prepared.accept, about)["version"]
-    ledger = prepared._ledger()
+    ledger = prepared.ledger()
     assert "test" in ledger.entry(version).details
     at = visit(project, "pages/4_Compare.py", replace(of(Draft(**marks)), patch=key))
     assert "On test:" in texts(at).replace("**", "")
