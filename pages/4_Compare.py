@@ -22,6 +22,7 @@ from puma_dash.ui.compare import (
     rails_of,
     verdict_table,
 )
+from puma_dash.ui.evidence import evidence
 from puma_dash.ui.figures import class_figure, predicted_measured_figure, reliability_figure
 from puma_dash.ui.history import entry_report
 from puma_dash.ui.panels import chart, job, ready, segments, side_by_side
@@ -71,6 +72,7 @@ def main() -> None:
     else:
         moved(here, comparison, record)
     marked(here, comparison, record)
+    evidence(here, record)
     regions(here, record)
     race(here, record)
 

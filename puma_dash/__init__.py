@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from puma_dash.core.curvature import CURVATURES, EKFAC, KFAC, ConjugateGradient, Dense, Estimate, LiSSA
     from puma_dash.core.demos import DEMOS
     from puma_dash.core.embedding import EMBEDDINGS
+    from puma_dash.core.evaluation.agreement import agreement
+    from puma_dash.core.evaluation.datamodeling import DatamodelingScore, datamodeling_score
+    from puma_dash.core.evaluation.flips import FlipSearch, find_flips
     from puma_dash.core.evaluation.health import Finding, health
     from puma_dash.core.evaluation.membership import RemovalEvidence, removal_evidence
     from puma_dash.core.evaluation.trust import Decomposition, decompose
@@ -103,6 +106,9 @@ _HOMES = {
     "puma_dash.core.embedding": ("EMBEDDINGS",),
     "puma_dash.core.first_order": ("curve_by_rows", "predicted_change"),
     "puma_dash.core.forecasting": ("forecast",),
+    "puma_dash.core.evaluation.agreement": ("agreement",),
+    "puma_dash.core.evaluation.datamodeling": ("DatamodelingScore", "datamodeling_score"),
+    "puma_dash.core.evaluation.flips": ("FlipSearch", "find_flips"),
     "puma_dash.core.evaluation.health": ("Finding", "health"),
     "puma_dash.core.evaluation.membership": ("RemovalEvidence", "removal_evidence"),
     "puma_dash.core.evaluation.trust": ("Decomposition", "decompose"),
@@ -176,12 +182,14 @@ __all__ = [
     "CrossEntropy",
     "DataShapleyG",
     "DataShapleyTMC",
+    "DatamodelingScore",
     "Decomposition",
     "DemographicParity",
     "Dense",
     "EqualizedOdds",
     "Estimate",
     "Finding",
+    "FlipSearch",
     "Forecast",
     "Influence",
     "InfluenceRemoval",
@@ -211,11 +219,14 @@ __all__ = [
     "WorstGroup",
     "WorstGroupError",
     "__version__",
+    "agreement",
     "apply",
     "compare",
     "curve_by_rows",
+    "datamodeling_score",
     "decompose",
     "estimate",
+    "find_flips",
     "forecast",
     "health",
     "leverage",

@@ -13,11 +13,14 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 import puma_dash as puma
 from puma_dash.ui import guide, text
 
 ROOT = Path(__file__).resolve().parents[1]
+METHODS = "methods.md"
+"""Written by scripts/methods.py, with formulas between dollars, which GitHub draws as they are."""
 HEADINGS = {
     "CRITERIA": "Criteria: what a patch must improve or hold; lower is better",
     "CURVATURES": "Curvatures: what B is, and how its inverse is applied",
@@ -41,8 +44,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """The page with every ``{{ name }}`` and ``{{ README: section }}`` replaced."""
+    if page.file.src_uri == METHODS:
+        return mathematics(markdown)
 
     def written(found: re.Match[str]) -> str:
         return readme(found[2]) if found[1] == "README" else WRITTEN_ELSEWHERE[found[1]]()
@@ -58,11 +63,25 @@ def readme(section: str) -> str:
     return found[1]
 
 
-def formulas() -> str:
-    """The mathematics of the Guide, as MathML, which browsers draw without a script."""
+def mathematics(markdown: str) -> str:
+    """The text with formulas between dollars as MathML, which browsers draw without a script."""
     from latex2mathml.converter import convert
 
-    return "\n\n".join(f"{told}\n\n{convert(formula, display='block')}" for told, formula in guide.FORMULAS)
+    return re.sub(r"\$([^$]+)\$", lambda found: convert(found[1]), markdown)
+
+
+def formulas() -> str:
+    """The mathematics of the Guide."""
+    from latex2mathml.converter import convert
+
+    return "\n\n".join(
+        f"{mathematics(told)}\n\n{convert(formula, display='block')}" for told, formula in guide.FORMULAS
+    )
+
+
+def glossary() -> str:
+    """The words of the Guide."""
+    return "\n\n".join(f"**{word}.** {mathematics(meaning)}" for word, meaning in guide.GLOSSARY.items())
 
 
 def catalogue() -> str:
@@ -103,7 +122,7 @@ WRITTEN_ELSEWHERE: dict[str, Callable[[], str]] = {
     "sign": lambda: text.PSI_SENTENCE,
     "steps": lambda: "\n".join(f"{i}. **{step}.** {told}" for i, (step, told) in enumerate(guide.STEPS, 1)),
     "formulas": formulas,
-    "glossary": lambda: "\n\n".join(f"**{word}.** {meaning}" for word, meaning in guide.GLOSSARY.items()),
+    "glossary": glossary,
     "limits": lambda: "\n".join(f"- {limit}" for limit in guide.LIMITS),
     "keys": lambda: "\n".join(f"| {key} | {guide.KEYS_MEAN[name]} |" for name, key in text.KEYS.items()),
     "catalogue": catalogue,

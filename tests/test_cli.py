@@ -48,12 +48,12 @@ def test_a_patch_is_judged_and_reported_by_later_commands(tmp_path):
 
 
 ACCEPT = """
-from puma_dash.workspace import tasks
+from puma_dash.workspace import projects, tasks
 
 def quiet(*_): pass
 
 plan = {"remove": list(range(0, 60, 2)), "hold": ["cross_entropy"], "tolerance": {"cross_entropy": 1.0}}
-tasks._store().save("plan", {}, {**plan, "method": "puma", "steps": 2})
+projects.store().save("plan", {}, {**plan, "method": "puma", "steps": 2})
 at = {"source": "two-moons", "version": None}
 made = tasks.patch({**at, "plan": "plan", "device": "auto", "seed": 1}, quiet, None)
 print(tasks.accept({**at, **made, "why": "wrong labels"}, quiet, None)["version"])

@@ -14,6 +14,7 @@ from scipy.stats import entropy
 import puma_dash as puma
 from puma_dash.core.curvature.dense import gauss_newton_matrix
 from puma_dash.core.engine import engine_of
+from puma_dash.ui import guide
 from puma_dash.ui.text import PSI_SENTENCE
 from tests.core import test_registries as contract
 
@@ -35,6 +36,14 @@ def site(tmp_path_factory):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+def script(name):
+    """A module of scripts/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def words(page):
@@ -81,9 +90,22 @@ def test_the_tutorial_ran_and_found_what_it_says(site):
 
 def test_formulas_and_words_of_the_app_are_there(site):
     method = (site / "method" / "index.html").read_text("utf-8")
-    assert method.count("<math") == 5
+    assert method.count("<math") == len(guide.FORMULAS) + 2  # two stand in sentences
+    assert "$" not in words(site / "method" / "index.html") + words(site / "methods" / "index.html")
     assert PSI_SENTENCE in words(site / "index.html")
     assert "{{" not in "".join(words(path) for path in site.rglob("*.html"))
+
+
+def test_every_method_has_its_five_sentences(site):
+    """On the page that scripts/methods.py has written; else: python scripts/methods.py."""
+    methods = script("methods")
+    assert methods.PAGE.read_text("utf-8") == methods.page()
+    html = (site / "methods" / "index.html").read_text("utf-8")
+    heads = [unescape(head) for head in re.findall(r"<h3 id=[^>]+>([^<]+)<", html)]
+    assert {kind.label for kind in (*puma.VALUATIONS.values(), *puma.UNLEARNERS.values())} <= set(heads)
+    links, places = set(re.findall(r'href="#([^"]+)"', html)), set(re.findall(r'\bid="([^"]+)"', html))
+    assert links <= places
+    assert html.count("<math") > len(heads)
 
 
 def run_page(name):
@@ -169,9 +191,7 @@ def test_every_loader_has_an_example_that_runs(capsys):
 
 def test_every_bad_file_of_the_tests_stands_on_the_page_of_what_is_refused():
     """Else: python scripts/refused.py."""
-    spec = importlib.util.spec_from_file_location("refused", ROOT / "scripts" / "refused.py")
-    refused = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(refused)
+    refused = script("refused")
     known = [name for _, cases in refused.sections() for name, _ in cases]
     lines = refused.PAGE.read_text("utf-8").splitlines()
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines if " | expected " in line] == known

@@ -73,10 +73,12 @@ ORDER = {
     "layers": BASE | {"objective", "engine", "row_gradients"},
     "training": BASE | {"objective"},
     "recorder": {"types"},
+    "retraining": BASE | {"objective", "engine", "curvature", "training"},
     "curvature": DERIVATIVES | {"curvature"},
     "criteria": DERIVATIVES | {"criteria"},
-    "valuation": DERIVATIVES | {"curvature", "criteria", "valuation", "embedding", "recorder", "training"},
-    "unlearning": DERIVATIVES | {"curvature", "criteria", "unlearning", "training", "recorder"},
+    "valuation": DERIVATIVES
+    | {"curvature", "criteria", "valuation", "embedding", "recorder", "training", "retraining"},
+    "unlearning": DERIVATIVES | {"curvature", "criteria", "unlearning", "training", "retraining", "recorder"},
     "embedding": DERIVATIVES | {"embedding"},
     "demos": DERIVATIVES | {"training", "recorder", "loaders", "demos"},
 }

@@ -49,6 +49,11 @@ class CancelEvent(Protocol):
         """Whether the call should stop."""
 
 
+def within(progress: Progress, start: float, end: float) -> Progress:
+    """A progress that fills the part from ``start`` to ``end`` of another."""
+    return lambda done, total, message: progress(start + (end - start) * done / max(total, 1e-12), 1, message)
+
+
 def choose_device(device: str | torch.device | None) -> torch.device:
     """The device named; None or "auto" stand for CUDA where there is one, else the CPU.
 

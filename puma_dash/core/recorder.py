@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +21,13 @@ from torch import Tensor, nn
 from puma_dash.core.types import ProjectError, listing
 
 if TYPE_CHECKING:
-    from puma_dash.core.types import Project
+    from puma_dash.core.training import Recipe
+    from puma_dash.core.types import Project, Split
 
 ARRAYS, FACTS = "records.safetensors", "records.json"
 """The two files that records are saved in."""
+CHECKPOINTS = 10
+"""Evenly spaced over the epochs of a training by one of our recipes."""
 STEPS = {
     "start": "recorder = puma.Recorder(model) before the first step",
     "checkpoints": "recorder.epoch(optimizer) at the end of each epoch",
@@ -257,6 +260,23 @@ class Recorder:
 
     def _theta(self) -> Tensor:
         return torch.cat([p.detach().cpu().reshape(-1) for p in self.model.parameters() if p.requires_grad])
+
+
+def train_recorded(
+    recipe: Recipe,
+    model: nn.Module,
+    split: Split,
+    weights: Tensor,
+    weight_decay: float,
+    seed: int,
+    *,
+    updates: bool = False,
+    on_epoch: Callable[[int], None] | None = None,
+) -> tuple[nn.Module, Records]:
+    """``model`` trained in place by one of our recipes, and the records: ten checkpoints over its epochs."""
+    recorder = Recorder(model, every=max(1, recipe.epochs // CHECKPOINTS), updates=updates)
+    trained = recipe(model, split, weights, weight_decay, seed, on_epoch=on_epoch, recorder=recorder)
+    return trained, recorder.records()
 
 
 def trained_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

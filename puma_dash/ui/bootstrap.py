@@ -21,6 +21,7 @@ PAGES = (
     ("pages/3_Patch.py", "Patch", ":material/healing:"),
     ("pages/4_Compare.py", "Compare", ":material/difference:"),
     ("pages/5_History.py", "History", ":material/history:"),
+    ("pages/6_Methods.py", "Methods", ":material/compare_arrows:"),
     ("pages/7_Guide.py", "Guide", ":material/menu_book:"),
 )
 

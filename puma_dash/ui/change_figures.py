@@ -10,6 +10,8 @@ from plotly.subplots import make_subplots
 
 from puma_dash.ui.raster import png_uri
 from puma_dash.ui.style import (
+    AFTER,
+    BEFORE,
     CATEGORICAL,
     INK,
     OTHERS,
@@ -156,6 +158,46 @@ def regions_figure(
     figure.update_yaxes(title_text="second input", col=1)
     margin = base.layout.margin.to_plotly_json()
     return figure.update_layout(margin={**margin, "t": margin["t"] + 24, "b": 70})
+
+
+def evidence_figure(
+    models: Sequence[str], auc: ArrayLike, low: ArrayLike, high: ArrayLike, *, title: str, n: int
+) -> go.Figure:
+    """Returns the membership AUC of each model with its interval, about the line of no evidence at 0.5.
+
+    Args:
+        models: What they are called: before, after, and the yardsticks.
+        auc: AUC of each (m,).
+        low: Lower ends of the intervals (m,).
+        high: Upper ends (m,).
+        title: What is read off it.
+        n: Rows that were scored.
+    """
+    x, left, right = (floats(values) for values in (auc, low, high))
+    colors = [BEFORE, AFTER, *[OUTLINE] * (len(models) - 2)]
+    figure = canvas(title, height=130 + 38 * len(models), subtitle=f"n = {n:,} removed or relabelled rows")
+    figure.add_scatter(
+        x=x,
+        y=list(models),
+        mode="markers",
+        marker={"size": 11, "color": colors},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": right - x,
+            "arrayminus": x - left,
+            "color": OUTLINE,
+            "thickness": 2,
+            "width": 5,
+        },
+        customdata=np.stack([left, right], axis=-1),
+        hovertemplate=f"%{{y}}: %{{x:.2f}} (%{{customdata[0]:.2f}} to %{{customdata[1]:.2f}}){NO_BOX}",
+        showlegend=False,
+    )
+    figure.add_vline(0.5, line={"color": OUTLINE, "width": 1.5, "dash": "dot"})
+    floor = min(0.4, float(left.min(initial=1.0)))
+    figure.update_xaxes(title_text="AUC (0.5: not told apart)", range=(floor - 0.02, 1.02), showgrid=True)
+    return figure.update_yaxes(autorange="reversed")
 
 
 def _picture(classes: NDArray, confidence: NDArray, colors: Sequence[str]) -> str:

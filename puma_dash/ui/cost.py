@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -10,6 +11,7 @@ from puma_dash.ui.panels import POLL_SECONDS, duration, size
 from puma_dash.ui.patching import keep_plan
 from puma_dash.ui.state import Context, entry, jobs
 from puma_dash.ui.text import escape
+from puma_dash.workspace.evidence import REFERENCES
 from puma_dash.workspace.store import key
 
 SHAPE = ("hold", "method", "steps")
@@ -19,13 +21,26 @@ SHAPE = ("hold", "method", "steps")
 def cost(here: Context, plan: dict[str, Any], device: str) -> dict[str, Any] | None:
     """Seconds, bytes and device of ``plan``, and the held criteria now; None until the worker has said so."""
     name = key("estimate", here.index.overview, {part: plan[part] for part in SHAPE}, device)
+    slot = f"estimate {plan['method']}"
+    return _asked(here, slot, "estimate", name, lambda: {"plan": keep_plan(plan), "device": device})
+
+
+def evidence_cost(here: Context, device: str) -> dict[str, Any] | None:
+    """Seconds, bytes and device of removal evidence on a patch; None until the worker has said so."""
+    name = key("estimate of evidence", here.index.overview, REFERENCES, device)
+    return _asked(here, "estimate evidence", "evidence_estimate", name, lambda: {"device": device})
+
+
+def _asked(
+    here: Context, slot: str, task: str, name: str, params: Callable[[], dict[str, Any]]
+) -> dict[str, Any] | None:
+    """What ``task`` has put into the cache under ``name``; None until then, while the page says so."""
     found = entry(name)
     if found is not None:
         return found.info
-    slot = f"estimate {plan['method']}"
     state = here.job(slot)
     if state is None or state.params.get("name") != name:
-        here.start("estimate", {"plan": keep_plan(plan), "device": device, "name": name}, slot)
+        here.start(task, {**params(), "name": name}, slot)
         state = here.job(slot)
     if state is not None and state.live:
         _wait(state.id)
@@ -47,8 +62,23 @@ def cost_sentence(info: dict[str, Any]) -> str:
     """How long it will take, how much memory, and where."""
     if "refused" in info:
         return f"How long it takes on {info['device']} is not known: the project brings its own trainer."
-    seconds = info["seconds"]
-    about = (
-        "Under 1 s" if seconds < 1 else f"About {duration(seconds) if seconds >= 10 else f'{seconds:.0f} s'}"
-    )
-    return f"{about}, {size(info['bytes'])} on {info['device']}, with the comparison."
+    about = _about(info["seconds"])
+    return f"{about.capitalize()}, {size(info['bytes'])} on {info['device']}, with the comparison."
+
+
+def evidence_cost_sentence(info: dict[str, Any]) -> str:
+    """How many models will be trained, how long that will take at most, and where."""
+    models = f"Trains {2 * REFERENCES} models, {REFERENCES} with the rows and {REFERENCES} without"
+    shared = "Those trained before are not trained again; all methods on the same plan share them."
+    if "refused" in info:
+        return (
+            f"{models}, by the project's own trainer: how long that takes on {info['device']} is not known. "
+            + shared
+        )
+    return f"{models}: {_about(info['seconds'])} at most, {size(info['bytes'])} on {info['device']}. {shared}"
+
+
+def _about(seconds: float) -> str:
+    if seconds < 1:
+        return "under 1 s"
+    return f"about {duration(seconds) if seconds >= 10 else f'{seconds:.0f} s'}"

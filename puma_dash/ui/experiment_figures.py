@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,8 @@ from plotly.subplots import make_subplots
 
 from puma_dash.ui.change_figures import regions_figure
 from puma_dash.ui.figures import reliability_figure
+from puma_dash.ui.method_texts import VALUATIONS
+from puma_dash.ui.methods_figures import flips_figure
 from puma_dash.ui.style import (
     AFTER,
     BEFORE,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from puma_dash.core.experiments import Result
 
 COLORS = {"naive removal": REMOVED, "PUMA": UPWEIGHTED}
-FAINT_OR_ORANGE = ("#E69F00", "#D55E00", "#F0E442")
-"""Too near the colour of psi, or too pale for a line."""
 KINDS = {"mislabelled": REMOVED, "over-confident": HARMFUL, "under-confident": CATEGORICAL[0]}
 
 
@@ -94,28 +93,9 @@ def directions(found: Result) -> go.Figure:
 
 def mislabels(found: Result) -> go.Figure:
     """Returns the fraction of flips found against the fraction inspected, a curve for each method."""
-    from puma_dash.core.valuation import VALUATIONS
-
-    figure = canvas("Flipped labels found", height=470, subtitle="mean over seeds; digits, 10 % flipped")
-    inspected = np.linspace(0, 1, len(next(iter(found.arrays.values()))[0]))
-    order = sorted(found.arrays, key=lambda key: -found.arrays[key].mean())
-    free = cycle(color for color in CATEGORICAL if color not in FAINT_OR_ORANGE)
-    for key in order:
-        color = {"psi": AFTER, "random": OTHERS}.get(key) or next(free)
-        figure.add_scatter(
-            x=floats(inspected),
-            y=floats(found.arrays[key].mean(0)),
-            mode="lines",
-            line={
-                "color": color,
-                "width": 4 if key == "psi" else 2,
-                "dash": "dot" if key == "random" else "solid",
-            },
-            name=VALUATIONS[key].label,
-        )
-    return figure.update_xaxes(title_text="fraction of rows inspected").update_yaxes(
-        title_text="fraction of flips found", showgrid=True
-    )
+    named = {VALUATIONS[key].label: curve for key, curve in found.arrays.items()}
+    special = {VALUATIONS[role].label: role for role in ("psi", "random")}
+    return flips_figure(named, special, subtitle="mean and 95 % interval over seeds; digits, 10 % flipped")
 
 
 def radial(found: Result) -> go.Figure:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from plotly.offline import get_plotlyjs
 
 from puma_dash._version import __version__
 from puma_dash.ui.experiment_figures import FIGURES
+from puma_dash.ui.text import with_half
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from puma_dash.core.experiments import Experiment, Result
 
 TEMPLATE = Path(__file__).with_name("experiment.html.jinja")
@@ -55,7 +60,9 @@ def write(key: str, experiment: Experiment, found: Result, seconds: float, folde
         "script": SCRIPT,
         "figure": drawn,
         "told": found.told,
-        "tables": {title: readable(table) for title, table in found.tables.items()},
+        "tables": {
+            title: readable(table).to_html(index=False, border=0) for title, table in found.tables.items()
+        },
         "settings": settings,
     }
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -64,19 +71,22 @@ def write(key: str, experiment: Experiment, found: Result, seconds: float, folde
     return [folder / f"{key}.html", folder / f"{key}.json", *(folder / name for name in tables)]
 
 
-def readable(table: Any) -> str:
-    """A summary as HTML, each number with its interval in one cell."""
+def picture(key: str, arrays: dict[str, Any], tables: dict[str, pd.DataFrame]) -> Any:
+    """The picture of the experiment ``key``, from what was kept of it."""
+    found: Any = SimpleNamespace(arrays=arrays, tables=tables)
+    return FIGURES[key](found)
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A summary, each number with its interval in one cell."""
     import pandas as pd
 
     columns = {}
     for name in table.columns:
         if name.endswith(" ±"):
             continue
-        if f"{name} ±" in table:
-            pairs = zip(table[name], table[f"{name} ±"], strict=True)
-            columns[name] = [
-                f"{mean:.3f}" + ("" if pd.isna(half) else f" ± {half:.3f}") for mean, half in pairs
-            ]
-        else:
-            columns[name] = table[name]
-    return pd.DataFrame(columns).to_html(index=False, border=0)
+        columns[name] = table[name]
+        if pd.api.types.is_float_dtype(table[name]):
+            halves = table.get(f"{name} ±", [math.nan] * len(table))
+            columns[name] = [with_half(value, half) for value, half in zip(table[name], halves, strict=True)]
+    return pd.DataFrame(columns)

@@ -1,4 +1,7 @@
-"""The words of the Guide page: the method on one page, a glossary, what influence cannot do, the keys."""
+"""The words of the Guide page: the method on one page, a glossary, what influence cannot do, the keys.
+
+Those on each method are in ``method_texts``.
+"""
 
 from __future__ import annotations
 
@@ -86,6 +89,21 @@ GLOSSARY = {
     "NLL": "Negative log-likelihood, the mean cross-entropy, in nats.",
     "ECE": "Expected calibration error: the mean distance between confidence and accuracy.",
     "interval": "95 % unless said otherwise: Wilson for shares, bootstrap over evaluation rows for the rest.",
+    "flipped label": "A right label replaced by another at random, to see who finds it. Real errors are "
+    "often harder: they follow a pattern.",
+    "mislabel curve": "Share of the flipped labels found against share of the rows inspected, the most "
+    "suspicious first. Chance is the diagonal.",
+    "AUC": "Chance that a row of one kind scores beyond a row of the other, ties counting half: .5 cannot "
+    "tell them apart, 1 always does.",
+    "linear datamodeling score, LDS": "Rank correlation, over random halves of the training rows, of what "
+    "retraining on a half does to the criterion with what the scores of its rows add up to.",
+    "recorder": "A small object in a training loop, three lines of code, that keeps what some methods ask "
+    "for later: where training began, checkpoints, batches. The demos come with its records.",
+    "checkpoint": "The weights as they were after some epoch of training, kept with the learning rate.",
+    "shard, slice": "SISA deals the rows to shards, one model each, and every shard into slices that its "
+    "model sees one after the other, a checkpoint after each.",
+    "membership score": "How much more likely a model's answer on a row is among models that trained on the "
+    "row than among models that did not (LiRA). Above 0 it looks like a member.",
     "verdict": "pass: the interval lies within the tolerance. fail: it lies beyond. inconclusive: it does "
     "both; more evaluation rows would tell.",
 }
@@ -101,6 +119,8 @@ LIMITS = (
     "evidence.",
     "Harmful rows are not always wrong rows. A rare, right example can hurt the average. Look before you "
     "remove.",
+    "It does not look for wrong labels. The plain training loss finds more of those flipped at random; psi "
+    "says which rows move *this* number.",
     "Choosing rows by validation and judging on validation flatters. That is why test is opened once, at "
     "the end.",
 )

@@ -123,7 +123,7 @@ def influence(here: Context) -> None:
 def checks(here: Context) -> None:
     """How far to believe these numbers."""
     st.subheader("Checks")
-    found = entry(here.index.health.get("checks", ""))
+    found = entry(here.index.findings.get("checks", ""))
     if found is None:
         valued = entry(here.index.values.get(main_psi(here), ""))
         cost = "" if valued is None else f" ({duration(2 * valued.info['seconds'])} as last measured)"
@@ -161,7 +161,7 @@ def robustness(here: Context, held: Held) -> None:
     if facts["refused"] is not None:
         st.caption(escape(facts["refused"]))
         return
-    found = entry(here.index.health.get("robustness", ""))
+    found = entry(here.index.findings.get("robustness", ""))
     epsilon_at, button_at = st.columns([1, 1.4], vertical_alignment="bottom")
     epsilon = epsilon_at.number_input(
         "Moved by up to", 0.0, 1e6, 0.1, 0.05, key="epsilon", help="Of each input, in its own unit."

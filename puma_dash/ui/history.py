@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import ProjectError
 from puma_dash.ui.compare import Record, rails_of, task_of
+from puma_dash.ui.evidence import evidence_of
 from puma_dash.ui.panels import duration, plain_number, signed
 from puma_dash.ui.report import DONE, Decision, examples_of, report_html
 from puma_dash.ui.state import entry as cached
@@ -280,6 +281,7 @@ def entry_report(entry: Entry, ledger: Ledger) -> str:
     """The report on the patch of an entry, from what the ledger says of it.
 
     Its examples come from the cache, not from the ledger: what cannot be deleted holds no copies of rows.
+    Removal evidence is in the ledger where it was known at the decision, else it may be in the cache.
     """
     details, versions = entry.details, ledger.versions(entry.source)
     overview = cached(Index.of(home(), entry.source, entry.parent).overview)
@@ -291,6 +293,7 @@ def entry_report(entry: Entry, ledger: Ledger) -> str:
         examples=None if overview is None else examples_of(details["plan"], overview.arrays, overview.info),
         decision=decision_of(entry, versions, ledger.verify().sentence),
         openings=ledger.openings(entry.source),
+        evidence=details.get("evidence") or evidence_of(entry.patch),
     )
 
 

@@ -9,6 +9,7 @@ import streamlit as st
 
 from puma_dash.ui.compare import Record, race_table
 from puma_dash.ui.cost import cost, cost_sentence
+from puma_dash.ui.evidence import ask, evidence_of, refusal, yardstick
 from puma_dash.ui.panels import job
 from puma_dash.ui.patching import keep_plan, plan_name
 from puma_dash.ui.state import Context
@@ -39,12 +40,18 @@ def race(here: Context, record: Record) -> None:
             waiting.append(method)
         else:
             runners[METHODS[method]] = finished
-    st.dataframe(race_table(runners), hide_index=True)
+    known = {name: found for name, runner in runners.items() if (found := evidence_of(runner.key))}
+    st.dataframe(race_table(runners, known), hide_index=True)
     n, split = record.validation["n"], record.validation["split"]
     st.caption(
         f"After the patch, on {split}, n = {n:,}; in brackets the 95 % interval of the change. Seconds are "
         "those of this machine, without what preparing the project has already factored."
     )
+    if known:
+        st.caption(yardstick(next(iter(known.values()))))
+    unknown = [runner for name, runner in runners.items() if name not in known]
+    if unknown and not refusal(here.task, record.info["plan"]):
+        ask(here, unknown, "Evidence for all that have run", "race evidence", device)
     for first in range(0, len(waiting), ACROSS):
         for column, method in zip(st.columns(ACROSS), waiting[first : first + ACROSS], strict=False):
             with column:

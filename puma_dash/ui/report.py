@@ -24,6 +24,7 @@ from puma_dash.ui.compare import (
     verdict,
     verdict_table,
 )
+from puma_dash.ui.evidence import distance_table, evidence_chart, membership_table, powerless
 from puma_dash.ui.figures import (
     class_figure,
     predicted_measured_figure,
@@ -129,6 +130,7 @@ def report_html(
     examples: dict[str, Any] | None = None,
     decision: Decision | None = None,
     openings: int | None = None,
+    evidence: dict[str, Any] | None = None,
 ) -> str:
     """The report as HTML.
 
@@ -138,6 +140,7 @@ def report_html(
         examples: some of the marked rows, from :func:`examples_of`.
         decision: what the ledger says of it; None where no ledger knows it.
         openings: how often the test split of the project was opened; None where nobody counts.
+        evidence: record of the removal evidence, if it was computed.
     """
     from jinja2 import Environment, StrictUndefined
     from plotly.offline import get_plotlyjs
@@ -157,6 +160,7 @@ def report_html(
         doubts=record.doubts(),
         marked=_table(_marked(record.validation)),
         examples=examples,
+        evidence=None if evidence is None else _evidence(evidence),
         decision=decision,
         openings=openings,
         flips=FLIPS,
@@ -303,6 +307,20 @@ def _marked(comparison: dict[str, Any]) -> pd.DataFrame:
         shown = text.percent if column.startswith("accuracy") else plain_number
         frame[column] = frame[column].map(shown)
     return frame
+
+
+def _evidence(found: dict[str, Any]) -> dict[str, str]:
+    """Sentence, tables and figure of the removal evidence."""
+    figure, alt = evidence_chart(found)
+    return {
+        "sentence": found["sentence"],
+        "note": powerless(found),
+        "membership": _table(membership_table(found)),
+        "distances": _table(distance_table(found)),
+        "figure": _figure(figure, alt),
+        "read": text.READ_EVIDENCE,
+        "read_distances": text.READ_DISTANCES.format(count=found["references"]),
+    }
 
 
 def _rates(groups: pd.DataFrame, shown: Callable[[float], str]) -> pd.DataFrame:

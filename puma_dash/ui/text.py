@@ -51,6 +51,20 @@ READ_REGIONS = (
     "The hue is the class the model answers there, the paler the less sure it is. Dots are training rows in "
     "the colour of their label; the patch touched those with rings."
 )
+EVIDENCE_QUESTION = (
+    "Would a membership attack on the removed rows take the patched model for one that never saw them? "
+    "Models retrained from scratch, with the rows and without, are the measure."
+)
+READ_EVIDENCE = (
+    "AUC is the chance that the attack rates a removed row higher for this model than for one retrained "
+    "without the rows: on the dotted line it cannot tell them apart, at 1 it always can. Lines are 95 % "
+    "intervals over rows, of another retraining over which one it was."
+)
+READ_DISTANCES = (
+    "Means over {count} models retrained without the rows: of parameters the Euclidean distance, of "
+    "predictions the mean total variation (0 the same, 1 disjoint). Another retraining is the floor: as much "
+    "comes from the seed alone."
+)
 READ_RAILS = (
     "Change on {split}, negative is better. Pass: surely within what is allowed; fail: surely beyond it; "
     "inconclusive: these rows do not tell. All verdicts together are wrong with a chance of at most 5 %: p "
@@ -155,6 +169,13 @@ def confusion_alt(classes: Sequence[str], cells: Mapping[str, ArrayLike]) -> str
     return (
         f"{text}; the largest change: label {label} predicted {taken}, {before[at]:,} to {after[at]:,} rows."
     )
+
+
+def evidence_alt(models: Sequence[str], auc: ArrayLike, low: ArrayLike, high: ArrayLike) -> str:
+    """Returns the alternative text of the AUC of each model, all values in words."""
+    ends = zip(models, np.asarray(auc), np.asarray(low), np.asarray(high), strict=True)
+    told = "; ".join(f"{name} {a:.2f} ({b:.2f} to {c:.2f})" for name, a, b, c in ends)
+    return f"Membership AUC of {len(models)} models, 0.5 where the removed rows cannot be told: {told}."
 
 
 def regions_alt(regions: Mapping[str, ArrayLike], classes: Sequence[str]) -> str:
@@ -275,6 +296,11 @@ METHOD_NOTES = {
     "retrain": "Trains anew without the rows: the answer patches are compared with. Nothing is held. It uses "
     "the project's own trainer, or else our Adam recipe, which is not the author's.",
 }
+
+
+def with_half(value: float, half: float | None) -> str:
+    """Returns a number and, where it is known, half the width of its interval."""
+    return f"{value:.3f}" + ("" if half is None or np.isnan(half) else f" ± {half:.3f}")
 
 
 def escape(text: str) -> str:

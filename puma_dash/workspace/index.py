@@ -11,7 +11,7 @@ from typing import Any
 
 from puma_dash.workspace.store import key
 
-LAYOUT = 5
+LAYOUT = 6
 """Of an overview: raised when it holds something else than before, so that an older one does not count."""
 
 
@@ -27,7 +27,7 @@ class Index:
         embeddings: label -> key of the coordinates.
         criteria: name -> "label", "unit" and "record" of each criterion that a user made, such as the loss on
             some errors.
-        health: "checks" or "robustness" -> key of what was found.
+        findings: what was examined, such as "checks" or "flips", -> key of what was found.
         scores: name -> key of the scores that a user took in from a file.
     """
 
@@ -37,7 +37,7 @@ class Index:
     values: dict[str, str] = field(default_factory=dict)
     embeddings: dict[str, str] = field(default_factory=dict)
     criteria: dict[str, dict[str, Any]] = field(default_factory=dict)
-    health: dict[str, str] = field(default_factory=dict)
+    findings: dict[str, str] = field(default_factory=dict)
     scores: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -72,10 +72,10 @@ class Index:
         now = self._at(self.path)  # another job may have extended it
         return replace(now, embeddings={**now.embeddings, label: name})._write()
 
-    def with_health(self, what: str, name: str) -> Index:
-        """The index with one more examination of the project's health."""
+    def with_finding(self, what: str, name: str) -> Index:
+        """The index with one more finding."""
         now = self._at(self.path)  # another job may have extended it
-        return replace(now, health={**now.health, what: name})._write()
+        return replace(now, findings={**now.findings, what: name})._write()
 
     def with_scores(self, name: str, entry: str) -> Index:
         """The index with scores of that name, in place of earlier ones."""

@@ -19,6 +19,7 @@ from puma_dash.core.saved import ids_of
 from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import Project
 from puma_dash.core.unlearning import UNLEARNERS
+from puma_dash.core.valuation import VALUATIONS
 from puma_dash.workspace.index import LAYOUT
 
 LARGEST_THUMBNAIL = 128
@@ -67,6 +68,10 @@ def overview_of(
             for key, reason in usable_criteria(project).items()
         },
         "methods": usable(UNLEARNERS, project),
+        "valuations": {
+            key: {"needs": list(VALUATIONS[key].needs), "refused": reason}
+            for key, reason in usable(VALUATIONS, project).items()
+        },
         "metrics": measures_of(project.task).metrics(held_out, truth),
         "summary": _summary(project),
     }

@@ -14,6 +14,8 @@ from puma_dash.core.types import Comparison, Patch
 if TYPE_CHECKING:
     import pandas as pd
 
+    from puma_dash.core.evaluation.membership import RemovalEvidence
+
 FLIPS = ("fixed", "broken", "kept right", "kept wrong")
 MOST_CELLS = 900
 """Of the confusion matrix, those that changed most."""
@@ -68,6 +70,18 @@ def _of_values(compared: Comparison) -> dict[str, Any]:
         "task": REGRESSION.name,
         "residuals": table(compared.residuals),
         "answers": table(compared.answers[compared.answers["row"].isin(some)]),
+    }
+
+
+def evidence_record(found: RemovalEvidence) -> dict[str, Any]:
+    """Removal evidence: its sentence and tables."""
+    return {
+        "sentence": found.sentence,
+        "rows": len(found.rows),
+        "references": found.references,
+        "membership": table(found.membership),
+        "distances": table(found.distances),
+        "diagnostics": plain(found.diagnostics),
     }
 
 

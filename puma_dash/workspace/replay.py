@@ -13,7 +13,7 @@ import torch
 from puma_dash.core.engine import Progress
 from puma_dash.core.records import plan_of
 from puma_dash.core.types import Patch, Project, ProjectError
-from puma_dash.workspace import provenance, tasks, weights
+from puma_dash.workspace import projects, provenance, weights
 from puma_dash.workspace.ledger import Entry, Ledger
 
 
@@ -78,11 +78,11 @@ def replay(ledger: Ledger, entry_id: int, home: Path, progress: Progress | None 
 
 def _parent(entry: Entry, home: Path) -> Project:
     """The version that the patch was made on; its weights are those that were kept, where they were."""
-    project = tasks.open_project(entry.source, entry.parent)
+    project = projects.open_project(entry.source, entry.parent)
     kept = entry.details["hashes"]["model before"]
     if not weights.file(home, kept).exists():
         return project
-    model = tasks.with_state(project, weights.load(home, kept))
+    model = projects.with_state(project, weights.load(home, kept))
     return dataclasses.replace(project, model=model)
 
 

@@ -6,11 +6,7 @@ page can read without importing torch. This module is imported by the worker onl
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,115 +18,43 @@ import torch._dynamo
 import torchmetrics.functional.classification  # noqa: F401
 
 from puma_dash.core import api, comparison, forecasting
-from puma_dash.core.criteria import Adversarial, Criterion, resolve_criterion
+from puma_dash.core.criteria import Adversarial, resolve_criterion
 from puma_dash.core.curvature.base import describe_device
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.embedding import Columns, Pca, resolve_embedding
-from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device, engine_of
+from puma_dash.core.engine import CancelEvent, Engine, Progress, choose_device, engine_of, within
 from puma_dash.core.evaluation.health import health
+from puma_dash.core.evaluation.membership import evidence_estimate, removal_evidence
 from puma_dash.core.evaluation.regions import decision_regions, is_flat
-from puma_dash.core.recorder import Records
 from puma_dash.core.records import criterion_of, criterion_record, plain, plan_of
 from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.core.unlearning.base import change_of
 from puma_dash.core.unlearning.estimate import patch_estimate
-from puma_dash.core.unlearning.sisa import like
-from puma_dash.workspace import weights
+from puma_dash.workspace import judging, weights
+from puma_dash.workspace.evidence import REFERENCES, evidence_key
 from puma_dash.workspace.index import LAYOUT, Index
-from puma_dash.workspace.ledger import Ledger
-from puma_dash.workspace.opening import describe, of_files, unpack
+from puma_dash.workspace.judging import valued
+from puma_dash.workspace.opening import describe, unpack
 from puma_dash.workspace.overview import annotations_digest, overview_of, rows_of_split
-from puma_dash.workspace.provenance import patch_anew, provenance, state, use_threads
-from puma_dash.workspace.records import comparison_arrays, comparison_record, patch_record, table
-from puma_dash.workspace.store import Store, home, key
+from puma_dash.workspace.projects import CODE, close, keeper, ledger, open_project, opened, store, with_state
+from puma_dash.workspace.provenance import patch_anew, provenance, state
+from puma_dash.workspace.records import (
+    comparison_arrays,
+    comparison_record,
+    evidence_record,
+    patch_record,
+    table,
+)
+from puma_dash.workspace.store import home, key
 from puma_dash.workspace.story import story_of
-
-# One core stays free for the pages.
-THREADS = max(1, (os.cpu_count() or 2) - 1)
-use_threads(THREADS)
-
-CODE = hashlib.sha256(
-    b"".join(path.read_bytes() for path in sorted(Path(api.__file__).parent.rglob("*.py")))
-    + torch.__version__.encode()
-).hexdigest()
-"""What cached results depend on besides their inputs: the code that computes them."""
-
-TOLD = 5
-"""From so many seconds on it is said beforehand how long psi takes."""
-
-_open: dict[tuple[str, int | None], Project] = {}
-"""The project the worker holds: its engine and its factors stay warm between jobs."""
-
-
-# --- projects and versions ------------------------------------------------------------
-
-
-def open_project(source: str, version: int | None) -> Project:
-    """The project of that source as it stands at that version (a ledger entry; None is the original)."""
-    if (source, version) not in _open:
-        found = _original(source) if version is None else _accepted(source, version)
-        found.memo["store"] = _keeper(found)
-        _open.clear()
-        _open[source, version] = found
-    return _open[source, version]
-
-
-def _original(source: str) -> Project:
-    if source not in DEMOS:
-        found = of_files(source)
-        return api.load(source) if found is None else found
-    demo = DEMOS[source]()
-    project: Project = demo.untrained()
-
-    def train() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        made: Project = demo()
-        assert made.records is not None, "every demo records its training"
-        records = {f"records.{name}": value.numpy() for name, value in made.records.arrays().items()}
-        return {**state(made.model), **records}, made.records.facts()
-
-    # The trained weights are kept, so that a demo has one fingerprint whatever machine load or thread count.
-    entry = _store().fetch(key("demo", demo, CODE), train)
-    kept = {
-        name: torch.from_numpy(array) for name, array in entry.arrays.items() if name.startswith("records.")
-    }
-    records = Records.of({name.removeprefix("records."): value for name, value in kept.items()}, entry.info)
-    return replace(project, model=with_state(project, entry.arrays), records=records)
-
-
-def _accepted(source: str, version: int) -> Project:
-    entry = _ledger().entry(version)
-    if entry is None or entry.kind != "accepted" or entry.source != source:
-        raise ProjectError(
-            f"expected an accepted version of {source}, but {version} is none; try the original."
-        )
-    original, kept = open_project(source, None), entry.details["kept"]
-    rows = {name: torch.from_numpy(array) for name, array in weights.load(home(), kept["rows"]).items()}
-    model = with_state(original, weights.load(home(), kept["model"]))
-    found = replace(original, model=model, train=replace(original.train, **rows), records=None)
-    if found.fingerprint != entry.details["after"]:
-        raise ProjectError(
-            f"expected {source} as it was when this version was accepted, but its data or the code of its "
-            "model have changed since; try the original."
-        )
-    return found
-
-
-def with_state(project: Project, arrays: dict[str, np.ndarray]) -> torch.nn.Module:
-    """The model of ``project`` with these weights and buffers."""
-    model = like(project, list(arrays))
-    model.load_state_dict({name: torch.from_numpy(arrays[name]) for name in model.state_dict()})
-    return model
-
-
-# --- tasks ----------------------------------------------------------------------------
 
 
 def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Opens a project and computes what its pages show first: predictions, psi and a map."""
     source, version = params["source"], params["version"]
     progress(0, 1, "Training the demo's model" if source in DEMOS else "Loading the project")
-    _open.pop((source, version), None)  # a factory is called anew, so that its changes are seen
+    close()  # a factory is called anew, so that its changes are seen
     project = open_project(source, version)
     engine = engine_of(project).listen(within(progress, 0.4, 0.5), cancel)
     progress(0.4, 1, "Predictions")
@@ -145,9 +69,9 @@ def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
         LAYOUT,
         CODE,
     )
-    _store().fetch(overview, lambda: overview_of(project, engine, source))
+    store().fetch(overview, lambda: overview_of(project, engine, source))
     index = Index.of(home(), source, version).with_overview(project.fingerprint, overview)
-    _value(
+    valued(
         project, index, "psi", resolve_criterion(project.task.criterion), within(progress, 0.5, 0.8), cancel
     )
     flat = project.train.inputs.ndim == 2 and project.train.inputs.shape[1] == 2
@@ -157,9 +81,9 @@ def prepare(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> 
 
 def value(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Scores every training row by one method for one criterion: a registry key, or a record with a label."""
-    project, index = _opened(params, progress)
+    project, index = opened(params, progress)
     criterion = resolve_criterion(criterion_of(params["criterion"]))
-    _value(project, index, params["method"], criterion, within(progress, 0.2, 1), cancel)
+    valued(project, index, params["method"], criterion, within(progress, 0.2, 1), cancel)
     if isinstance(params["criterion"], dict):
         facts = {"label": params["label"], "unit": criterion.unit, "record": criterion_record(criterion)}
         index.with_criterion(criterion.name, facts)
@@ -168,7 +92,7 @@ def value(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
 
 def embed(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Computes one map of the training rows."""
-    project, index = _opened(params, progress)
+    project, index = opened(params, progress)
     chosen = resolve_embedding(params["embedding"])
     if "space" in params:
         chosen = type(chosen)(space=params["space"])
@@ -178,7 +102,7 @@ def embed(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
 
 def forecast(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Predicts what a plan does to the validation split, before anything is changed."""
-    project, _ = _opened(params, progress)
+    project, _ = opened(params, progress)
     found = forecasting.forecast(
         project,
         plan_of(read_plan(params["plan"])),
@@ -198,16 +122,16 @@ def forecast(params: dict[str, Any], progress: Progress, cancel: CancelEvent) ->
 
 def story(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """What is known of one training row: whom it hurts, what is like it, what it is suspected of."""
-    project, _ = _opened(params, progress)
+    project, _ = opened(params, progress)
     row = int(params["row"])
     name = key("story", project.fingerprint, project.class_names, row, CODE)
-    _store().fetch(name, lambda: story_of(project, row, within(progress, 0.2, 1), cancel))
+    store().fetch(name, lambda: story_of(project, row, within(progress, 0.2, 1), cancel))
     return {"story": name, "row": row}
 
 
 def patch(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Computes a patch and compares before and after on validation; nothing becomes current yet."""
-    project, _ = _opened(params, progress)
+    project, _ = opened(params, progress)
     plan = read_plan(params["plan"])
     name = key("patch", project.fingerprint, plan, str(choose_device(params["device"])), params["seed"], CODE)
 
@@ -217,7 +141,7 @@ def patch(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
             plan_of(plan),
             device=params["device"],
             seed=params["seed"],
-            keep=_keeper(project),
+            keep=keeper(project),
             progress=within(progress, 0.2, 0.8),
             cancel=cancel,
         )
@@ -233,7 +157,7 @@ def patch(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> di
             arrays |= {f"regions.{name}": array for name, array in found.items()}
         return arrays, info
 
-    _store().fetch(name, compute)
+    store().fetch(name, compute)
     return {"patch": name}
 
 
@@ -242,7 +166,7 @@ def estimate(params: dict[str, Any], progress: Progress, cancel: CancelEvent) ->
 
     The page asks once for all plans of one shape; what it shows is read from the cache under ``name``.
     """
-    project, _ = _opened(params, progress)
+    project, _ = opened(params, progress)
     plan = plan_of(read_plan(params["plan"]))
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -257,15 +181,45 @@ def estimate(params: dict[str, Any], progress: Progress, cancel: CancelEvent) ->
             info["refused"] = str(unknown)
         return {}, {**info, "device": describe_device(engine.device)}
 
-    _store().fetch(params["name"], compute)
+    store().fetch(params["name"], compute)
+    return {}
+
+
+def evidence(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """Removal evidence on patches; those that carry out the same plan share the models it takes."""
+    project, _ = opened(params, progress)
+    parts = [(0.05, 0.9), *[(0.9, 0.95)] * len(params["patches"])]  # the first one trains
+    for name, (start, end) in zip(params["patches"], parts, strict=False):
+        made, told = load_patch(project, name), within(progress, start, end)
+        settings: dict[str, Any] = {"device": params["device"], "progress": told, "cancel": cancel}
+        if store().load(evidence_key(name)) is None:
+            found = removal_evidence(project, made, REFERENCES, **settings)
+            store().save(evidence_key(name), {}, evidence_record(found))
+    return {}
+
+
+def evidence_estimated(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
+    """What removal evidence will cost on a device; the page reads it from the cache under ``name``."""
+    project, _ = opened(params, progress)
+    device = choose_device(params["device"])
+    facts = {"device": describe_device(device)}
+
+    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        try:
+            found = evidence_estimate(project, REFERENCES, device=params["device"])
+        except ProjectError as unknown:
+            return {}, {**facts, "refused": str(unknown)}
+        return {}, {**facts, "seconds": found.seconds, "bytes": found.bytes}
+
+    store().fetch(params["name"], compute)
     return {}
 
 
 def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Makes a patch the current version, after one look at the test split, which the ledger counts."""
-    project, _ = _opened(params, progress)
-    ledger = _ledger()
-    earlier = ledger.decision(params["patch"])
+    project, _ = opened(params, progress)
+    book = ledger()
+    earlier = book.decision(params["patch"])
     if earlier is not None and earlier.kind == "accepted":
         return {"version": earlier.id}
     made = load_patch(project, params["patch"])
@@ -276,13 +230,16 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
     after = api.apply(project, made)  # a version that could not be opened is not accepted
     weights.keep(home(), state(project.model))  # a replay starts from it, whatever the source gives then
     details: dict[str, Any] = {
-        **_store().load(params["patch"]).info,  # type: ignore[union-attr]
+        **store().load(params["patch"]).info,  # type: ignore[union-attr]
         "after": after.fingerprint,
         "kept": {
             "model": weights.keep(home(), state(after.model)),
             "rows": weights.keep(home(), _rows_of(after)),
         },
     }
+    known = store().load(evidence_key(params["patch"]))
+    if known is not None:
+        details["evidence"] = known.info
     common = {"source": params["source"], "parent": params["version"], "patch": params["patch"]}
     common["who"] = params.get("who", "")
     if project.test is not None:
@@ -294,30 +251,30 @@ def accept(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> d
             arrays, columns, _ = rows_of_split(engine_of(project), "test")
             return {**arrays, **comparison_arrays(compared)}, {"columns": columns}
 
-        _store().fetch(rows, shown)  # in the cache: the ledger holds no copies of rows
+        store().fetch(rows, shown)  # in the cache: the ledger holds no copies of rows
         details["test"] = {**comparison_record(compared), "rows": rows}
-        ledger.append("test opened", why="accepting a patch", **common)
-    version = ledger.append("accepted", why=params.get("why", ""), details=details, **common).id
+        book.append("test opened", why="accepting a patch", **common)
+    version = book.append("accepted", why=params.get("why", ""), details=details, **common).id
     return {"version": version}
 
 
 def checks(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Finds out how far to believe the project's numbers: one finding per check, in words."""
-    project, index = _opened(params, progress)
+    project, index = opened(params, progress)
     name = key("checks", project.fingerprint, project.class_names, CODE)
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         found = health(project, progress=within(progress, 0.2, 1), cancel=cancel)
         return {}, plain({"findings": [vars(finding) for finding in found]})
 
-    _store().fetch(name, compute)
-    index.with_health("checks", name)
+    store().fetch(name, compute)
+    index.with_finding("checks", name)
     return {}
 
 
 def robustness(params: dict[str, Any], progress: Progress, cancel: CancelEvent) -> dict[str, Any]:
     """Finds which validation rows stay right when moved by up to epsilon to where the model errs."""
-    project, index = _opened(params, progress)
+    project, index = opened(params, progress)
     attack = Adversarial(epsilon=params["epsilon"])
     name = key("robustness", project.fingerprint, attack, CODE)
 
@@ -327,8 +284,8 @@ def robustness(params: dict[str, Any], progress: Progress, cancel: CancelEvent) 
         predicted = engine.probabilities(engine.outputs(moved)).argmax(1)
         return {"right": predicted == moved.targets.numpy(force=True)}, vars(attack)
 
-    _store().fetch(name, compute)
-    index.with_health("robustness", name)
+    store().fetch(name, compute)
+    index.with_finding("robustness", name)
     return {}
 
 
@@ -355,9 +312,17 @@ TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any
     "story": story,
     "estimate": estimate,
     "patch": patch,
+    "evidence": evidence,
+    "evidence_estimate": evidence_estimated,
     "accept": accept,
     "checks": checks,
     "robustness": robustness,
+    "costs": judging.costs,
+    "score": judging.score,
+    "flips": judging.flips,
+    "datamodeling": judging.datamodeling,
+    "trust": judging.trust,
+    "experiment": judging.experiment,
     "devices": devices,
 }
 
@@ -367,7 +332,7 @@ TASKS: dict[str, Callable[[dict[str, Any], Progress, CancelEvent], dict[str, Any
 
 def read_plan(name: str) -> dict[str, Any]:
     """The plan that a page put into the cache under that key."""
-    entry = _store().load(name)
+    entry = store().load(name)
     if entry is None:
         raise ProjectError(
             "expected a plan in the cache, but it is not there any more; try marking the rows again."
@@ -381,7 +346,7 @@ def load_patch(project: Project, name: str) -> Patch:
     Raises:
         ProjectError: it is not there, or it belongs to another project.
     """
-    entry = _store().load(name)
+    entry = store().load(name)
     if entry is None:
         raise ProjectError(
             "expected a patch that was computed here, but it is not in the cache; try patching again."
@@ -414,44 +379,6 @@ def _rows_of(project: Project) -> dict[str, np.ndarray]:
     return {name: value.numpy(force=True) for name, value in found.items() if value is not None}
 
 
-def within(progress: Progress, start: float, end: float) -> Progress:
-    """A progress that fills the part from ``start`` to ``end`` of another."""
-    return lambda done, total, message: progress(start + (end - start) * done / max(total, 1e-12), 1, message)
-
-
-def _opened(params: dict[str, Any], progress: Progress) -> tuple[Project, Index]:
-    if (params["source"], params["version"]) not in _open:
-        progress(0, 1, "Loading the project")
-    project = open_project(params["source"], params["version"])
-    index = Index.of(home(), params["source"], params["version"])
-    if index.fingerprint and index.fingerprint != project.fingerprint:
-        raise ProjectError(
-            "expected the project as it was prepared, but its model or data have changed since; "
-            "try opening it again on the Workspace page."
-        )
-    return project, index
-
-
-def _value(
-    project: Project, index: Index, method: str, criterion: Criterion, progress: Progress, cancel: CancelEvent
-) -> None:
-    name = key("value", project.fingerprint, method, criterion, CODE)
-
-    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        seconds = api.estimate(project).seconds if method == "psi" else 0.0
-
-        def told(done: float, total: float, message: str) -> None:
-            cost = "" if seconds < TOLD else f"; psi takes about {seconds:.0f} s"
-            progress(done, total, message + cost)
-
-        found = api.value(project, method, criterion, progress=told, cancel=cancel)
-        facts = {**found.diagnostics, "method": found.method, "criterion": found.criterion}
-        return {"scores": found.scores}, plain(facts)
-
-    _store().fetch(name, compute)
-    index.with_values(method, criterion.name, name)
-
-
 def _embed(project: Project, index: Index, embedding: Any, progress: Progress, cancel: CancelEvent) -> None:
     name = key("embedding", project.fingerprint, embedding, CODE)
 
@@ -459,24 +386,6 @@ def _embed(project: Project, index: Index, embedding: Any, progress: Progress, c
         found = embedding(engine_of(project).listen(progress, cancel))
         return {"xy": found.xy}, {"axes": list(found.axes)}
 
-    _store().fetch(name, compute)
+    store().fetch(name, compute)
     space = getattr(embedding, "space", None)
     index.with_embedding(embedding.label if space is None else f"{embedding.label} of {space}", name)
-
-
-def _keeper(project: Project) -> Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]:
-    """What keeps factors and other costly arrays of ``project`` in the cache, for the next worker."""
-
-    def keep(name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        parts = key("engine", project.fingerprint, name, THREADS, CODE)
-        return _store().fetch(parts, lambda: (compute(), {})).arrays
-
-    return keep
-
-
-def _store() -> Store:
-    return Store(home() / "cache")
-
-
-def _ledger() -> Ledger:
-    return Ledger(home())

@@ -24,5 +24,5 @@ def _one_thread():
 def _one_process():
     """On a busy machine even small models would seem to take long, and other processes would be started."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("puma_dash.core.valuation.retraining.PAYS", float("inf"))
+        patch.setattr("puma_dash.core.retraining.PAYS", float("inf"))
         yield

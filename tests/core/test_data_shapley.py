@@ -14,11 +14,11 @@ from sklearn.preprocessing import StandardScaler
 import puma_dash as puma
 from puma_dash.core.embedding.base import features
 from puma_dash.core.engine import Engine
+from puma_dash.core.retraining import Training
 from puma_dash.core.valuation.data_shapley import LAG, Walk, mean_of_orders
 from puma_dash.core.valuation.games import LinearGame, TrainedGame, Worth
 from puma_dash.core.valuation.gradient_shapley import Epochs
 from puma_dash.core.valuation.knn_shapley import shapley_by_rank
-from puma_dash.core.valuation.retraining import Training
 
 from .cases import CASES, CONVEX, WEIGHTS, case, mlp, trained
 

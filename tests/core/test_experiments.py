@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import t
-from sklearn.metrics import roc_auc_score
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -16,7 +15,6 @@ from puma_dash.core.demos.digits import Digits
 from puma_dash.core.demos.two_moons import TwoMoons
 from puma_dash.core.experiments import EXPERIMENTS, rails
 from puma_dash.core.experiments.base import summary, told_value
-from puma_dash.core.experiments.mislabels import found_curve
 from puma_dash.core.types import Cancelled
 
 
@@ -65,18 +63,6 @@ def test_intervals_are_those_of_students_t():
     assert table["x ±"].tolist() == pytest.approx([(high - low) / 2] * 2)
     assert told_value(table, {"way": "a"}, "x", 1) == f"{values.mean() + 1:.1f} ± {(high - low) / 2:.1f}"
     assert told_value(summary(lines[:1], ["way"]), {"way": "b"}, "x") == f"{values[0]:.3f}"
-
-
-def test_a_curve_of_flips_found_has_the_area_of_the_roc_curve():
-    rng = np.random.default_rng(1)
-    flipped = rng.random(500) < 0.1
-    scores = rng.normal(size=500) - flipped
-    curve = found_curve(scores, flipped)
-    share = flipped.mean()
-    area = (np.trapezoid(curve, dx=0.01) - share / 2) / (1 - share)
-    assert area == pytest.approx(roc_auc_score(flipped, -scores), abs=2e-3)
-    assert curve[0] == 0
-    assert curve[-1] == 1
 
 
 def test_flips_are_found_as_scikit_learn_counts_them(found):

@@ -11,7 +11,14 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 import puma_dash as puma
-from puma_dash.core.evaluation.membership import auc, leave_one_out, likelihood_ratio, logits, tpr_at
+from puma_dash.core.evaluation.membership import (
+    auc,
+    evidence_estimate,
+    leave_one_out,
+    likelihood_ratio,
+    logits,
+    tpr_at,
+)
 
 from .cases import CASES, case, flat, mlp
 
@@ -141,13 +148,11 @@ def test_it_claims_no_proof(evidence):
 def test_references_know_the_plan_and_not_its_compensation(project, retrained):
     """And they are trained once for all the methods of a race."""
     compensated = dataclasses.replace(retrained, weights=retrained.weights + 1.0)
+    one = puma.removal_evidence(project, retrained, references=5)
     told = []
-    one, two = (
-        puma.removal_evidence(project, patch, references=5, progress=lambda *said: told.append(said))
-        for patch in (retrained, compensated)
-    )
+    two = puma.removal_evidence(project, compensated, references=5, progress=lambda *said: told.append(said))
     assert one.membership.equals(two.membership)
-    assert len(told) <= 10
+    assert told == [(10, 10, "Scoring the rows")]
 
 
 def test_processes_side_by_side_find_the_same(project, retrained):
@@ -171,7 +176,53 @@ def test_it_tells_and_stops(project, retrained):
         puma.removal_evidence(
             dataclasses.replace(project), retrained, references=4, progress=progress, cancel=cancel
         )
-    assert told == [(1, 8), (2, 8)]
+    assert told == [(0, 8), (1, 8), (2, 8)]
+
+
+def kept_in(folder):
+    """What a workspace puts into ``Project.memo``, and the names it was asked for and had not."""
+    made = []
+
+    def keep(name, compute):
+        if name not in folder:
+            made.append(name)
+            folder[name] = compute()
+        return folder[name]
+
+    return keep, made
+
+
+def test_references_are_kept_for_all_methods_and_half_of_them_for_all_plans(project, retrained):
+    folder, told, found = {}, [], []
+    plans = [retrained.plan, retrained.plan, dataclasses.replace(retrained.plan, remove=MISLABELLED[:9])]
+    for plan, new in zip(plans, (2, 0, 1), strict=True):
+        again = dataclasses.replace(project)
+        again.memo["store"], made = kept_in(folder)
+        patch = dataclasses.replace(retrained, plan=plan)
+        told.clear()
+        found.append(
+            puma.removal_evidence(again, patch, references=4, progress=lambda *said: told.append(said))
+        )
+        assert len(made) == new
+        assert [done for done, *_ in told] == {2: [*range(9)], 0: [8], 1: [*range(4, 9)]}[new]
+    assert found[0].membership.equals(found[1].membership)
+    assert found[0].distances.equals(found[1].distances)
+    assert not found[0].membership.equals(found[2].membership)
+
+
+def test_the_cost_is_that_of_the_trainings(project):
+    few, many = (evidence_estimate(project, references, device="cpu") for references in (4, 8))
+    assert many.seconds == pytest.approx(2 * few.seconds)
+    assert "16 retrainings on 60 rows" in many.note
+    with pytest.raises(puma.ProjectError, match="8 retrainings are needed"):
+        evidence_estimate(dataclasses.replace(project, trainer=lambda *given: given[0]), 4)
+
+
+def test_a_trainer_that_returns_another_kind_of_model_is_a_sentence(project, retrained):
+    odd = dataclasses.replace(project, trainer=lambda *given: torch.nn.Linear(8, 2))
+    patch = dataclasses.replace(retrained, fingerprint=odd.fingerprint)
+    with pytest.raises(puma.ProjectError, match="a model like the one it is given"):
+        puma.removal_evidence(odd, patch, references=4)
 
 
 def test_what_cannot_be_asked(project, retrained):

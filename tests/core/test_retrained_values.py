@@ -14,9 +14,9 @@ from torch import nn
 
 import puma_dash as puma
 from puma_dash.core.engine import Engine
+from puma_dash.core.retraining import Training, alone, results
 from puma_dash.core.training import AdamRecipe
 from puma_dash.core.valuation.representer import representer_points
-from puma_dash.core.valuation.retraining import Training, alone, results
 
 from .cases import CASES, CONVEX, WEIGHTS, Reference, case, converged, mlp, trained
 

@@ -246,7 +246,7 @@ def test_robust_accuracy_is_measured_on_request(health, jobs, prepared):
     assert not health.exception
     shown = next(metric for metric in health.metric if metric.label.startswith("Robust"))
     index = Index.of(home(), "radial", None)
-    right = Store(home() / "cache").load(index.health["robustness"]).arrays["right"]
+    right = Store(home() / "cache").load(index.findings["robustness"]).arrays["right"]
     assert shown.value == f"{100 * right.mean():.1f} %"
     clean = arrays()
     assert right.mean() < (clean["predicted"] == clean["target"]).mean()

@@ -15,7 +15,7 @@ import pytest
 
 from puma_dash.ui import history, state
 from puma_dash.ui.patching import keep_plan, plan_of_draft
-from puma_dash.workspace import tasks, weights
+from puma_dash.workspace import projects, tasks, weights
 from puma_dash.workspace.drafts import Draft
 from puma_dash.workspace.index import Index
 from puma_dash.workspace.ledger import Ledger, digest
@@ -35,7 +35,7 @@ def own_home(folder, patch):
     (folder / "cache").symlink_to(shared / "cache")
     (folder / "projects").mkdir()
     shutil.copy(Index.of(shared, "radial", None).path, folder / "projects")
-    tasks._open.clear()
+    projects.close()
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def home(prepared, tmp_path, monkeypatch):
     """A home of its own for each test."""
     own_home(tmp_path, monkeypatch)
     yield tmp_path
-    tasks._open.clear()
+    projects.close()
 
 
 @pytest.fixture
@@ -81,10 +81,10 @@ def made(prepared, tmp_path_factory):
             "source": "radial",
             "parent": first,
             "patch": name,
-            "details": tasks._store().load(name).info,
+            "details": projects.store().load(name).info,
         }
         Ledger(folder).append("discarded", why="no", **about)
-    tasks._open.clear()
+    projects.close()
     return folder, (first, second, third)
 
 
@@ -242,7 +242,7 @@ def test_the_bundle_holds_all_and_can_be_checked(many, home, ledger, tmp_path_fa
     )
     model = (folder / "model.safetensors").read_bytes()
     assert sha256(model).hexdigest() == said["details"]["kept"]["model"]
-    project = tasks.open_project("radial", many[1])
+    project = projects.open_project("radial", many[1])
     project.model.load_state_dict(load(model))
     rows = load((folder / "rows.safetensors").read_bytes())
     assert torch.equal(rows["weights"], project.train.weights)

@@ -43,7 +43,7 @@ def forecast(at):
 def test_the_workspace_offers_the_demos(open_page):
     at = open_page("app.py")
     assert not at.exception
-    assert [b.label for b in at.button] == ["Try digits", "Try two moons", "Try radial"]
+    assert [b.label for b in at.button] == ["Try digits", "Try two moons", "Try radial", "Try MNIST"]
 
 
 @pytest.mark.parametrize("source", ["os:system", "../../etc", "", "mymodule:make"])

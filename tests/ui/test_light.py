@@ -20,6 +20,8 @@ MODULES = (
     "figures",
     "gesture",
     "text",
+    "guide",
+    "method_texts",
 )
 HEAVY = ("torch", "sklearn", "umap", "numba", "scipy", "torchmetrics", "statsmodels", "plotly.express")
 

@@ -11,7 +11,7 @@ from puma_dash.core import api
 from puma_dash.core.plan import PatchPlan
 from puma_dash.core.types import ProjectError
 from puma_dash.core.unlearning.sisa import Ensemble
-from puma_dash.workspace import provenance, tasks, weights
+from puma_dash.workspace import projects, provenance, tasks, weights
 from puma_dash.workspace.replay import replay
 from puma_dash.workspace.store import Store, key
 
@@ -41,16 +41,16 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replayed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PUMA_DASH_HOME", str(folder))
-        tasks._open.clear()
+        projects.close()
         first = accepted(None, remove=list(range(0, 60, 2)), hold=["cross_entropy"], why="wrong labels")
         accepted(first, remove=[1, 3], relabel=[5, 7, 9], upweight={"11": 2.0}, steps=2)
         yield folder
-    tasks._open.clear()
+    projects.close()
 
 
 def patched(version, **plan):
     """The key of a patch, as the worker makes it."""
-    labels = tasks.open_project("two-moons", version).train.targets
+    labels = projects.open_project("two-moons", version).train.targets
     plan["relabel"] = {str(row): int(1 - labels[row]) for row in plan.get("relabel", ())}
     plan["tolerance"] = {name: 9.0 for name in plan.get("hold", ())}
     name = key("plan", plan)
@@ -68,7 +68,7 @@ def accepted(version, why="", **plan):
 @pytest.fixture
 def ledger(home):
     """The ledger of that home."""
-    return tasks._ledger()
+    return projects.ledger()
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def failed(checks):
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_patch_is_made_again_bit_for_bit_without_the_cache(home, ledger, versions, which, monkeypatch):
     shutil.rmtree(home / "cache")
-    tasks._open.clear()
+    projects.close()
     checks = {check.name: check for check in replay(ledger, versions[which], home)}
     assert all(check.fits for check in checks.values())
     assert "bit for bit" in checks["model after"].sentence
@@ -122,7 +122,7 @@ def test_the_hash_of_rows_covers_what_is_marked_and_what_the_rows_are():
 def test_the_chain_of_models_fits_together(ledger, versions):
     first, second = (ledger.entry(version).details for version in versions)
     assert second["hashes"]["model before"] == first["hashes"]["model after"] == first["kept"]["model"]
-    assert first["hashes"]["data"] == provenance.data_hash(tasks.open_project("two-moons", None))
+    assert first["hashes"]["data"] == provenance.data_hash(projects.open_project("two-moons", None))
     assert second["fingerprint"] == first["after"]
 
 
@@ -132,8 +132,8 @@ def test_a_version_opens_from_its_own_files(home, ledger, versions):
     details = ledger.entry(versions[1]).details
     hidden = weights.file(home, ledger.entry(versions[0]).details["kept"]["rows"])
     hidden.rename(hidden.with_suffix(".away"))
-    tasks._open.clear()
-    original, project = (tasks.open_project("two-moons", version) for version in (None, versions[1]))
+    projects.close()
+    original, project = (projects.open_project("two-moons", version) for version in (None, versions[1]))
     hidden.with_suffix(".away").rename(hidden)
     assert project.fingerprint == details["after"]
     changed = (project.train.targets != original.train.targets).nonzero().ravel().tolist()
@@ -180,10 +180,10 @@ def test_tampered_weights_are_refused_and_named(home, ledger, versions):
     file = weights.file(home, ledger.entry(versions[0]).details["kept"]["model"])
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    tasks._open.clear()
+    projects.close()
     try:
         with pytest.raises(ProjectError, match="its content has changed"):
-            tasks.open_project("two-moons", versions[0])
+            projects.open_project("two-moons", versions[0])
         checks = {check.name: check for check in replay(ledger, versions[0], home)}
         assert failed(checks.values()) == ["kept weights"]
         assert "its content has changed" in checks["kept weights"].sentence
@@ -195,10 +195,10 @@ def test_tampered_weights_are_refused_and_named(home, ledger, versions):
 def test_absent_weights_are_a_sentence(home, ledger, versions):
     file = weights.file(home, ledger.entry(versions[1]).details["kept"]["model"])
     file.rename(file.with_suffix(".away"))
-    tasks._open.clear()
+    projects.close()
     try:
         with pytest.raises(ProjectError, match="there is no such file"):
-            tasks.open_project("two-moons", versions[1])
+            projects.open_project("two-moons", versions[1])
     finally:
         file.with_suffix(".away").rename(file)
 
@@ -226,10 +226,10 @@ def test_the_name_of_weights_is_the_hash_of_their_file_whatever_the_order(tmp_pa
 
 @pytest.mark.usefixtures("home")
 def test_a_demo_keeps_its_records_and_a_version_has_none(versions):
-    original = tasks.open_project("two-moons", None)
+    original = projects.open_project("two-moons", None)
     assert original.records.digest == puma.load("two-moons").records.digest
     assert original.fingerprint == puma.load("two-moons").fingerprint
-    assert tasks.open_project("two-moons", versions[0]).records is None
+    assert projects.open_project("two-moons", versions[0]).records is None
 
 
 def test_an_ensemble_is_opened_again():
@@ -237,7 +237,7 @@ def test_an_ensemble_is_opened_again():
     members = [small_project(touched=k).model for k in range(2)]
     members[1][0].weight.data.mul_(2)
     made = Ensemble(members, project.loss)
-    again = tasks.with_state(project, provenance.state(made))
+    again = projects.with_state(project, provenance.state(made))
     x = project.validation.inputs
     assert torch.equal(again(x), made(x))
     assert not torch.equal(again(x), project.model(x))

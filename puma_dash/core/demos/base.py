@@ -12,15 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from puma_dash.core.objective import resolve_loss
-from puma_dash.core.recorder import Recorder
+from puma_dash.core.recorder import train_recorded
 from puma_dash.core.training import AdamRecipe
 from puma_dash.core.types import Project, Split
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CHECKPOINTS = 10
-"""Evenly spaced over the epochs of a demo's training."""
 
 
 def flip_labels(
@@ -63,11 +60,11 @@ def train(project: Project, seed: int) -> Project:
     model = copy.deepcopy(project.model)  # the recipe trains in place; a project's model never changes
     trainer = project.trainer
     assert isinstance(trainer, AdamRecipe), "every demo brings its recipe"
-    recorder = Recorder(model, every=trainer.epochs // CHECKPOINTS, updates=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks this small lose by sharing, and sums keep one order on every machine
     try:
-        trained = trainer(model, project.train, weights, project.weight_decay or 0.0, seed, recorder=recorder)
+        decay = project.weight_decay or 0.0
+        trained, records = train_recorded(trainer, model, project.train, weights, decay, seed, updates=True)
     finally:
         torch.set_num_threads(threads)
-    return replace(project.with_model(trained), records=recorder.records())
+    return replace(project.with_model(trained), records=records)

@@ -17,10 +17,12 @@ References:
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,16 +31,16 @@ from torch import nn
 
 from puma_dash.core.engine import Engine, engine_of
 from puma_dash.core.evaluation.statistics import row_draws
+from puma_dash.core.retraining import Check, Training, results, retraining_estimate
 from puma_dash.core.task import CLASSIFICATION
-from puma_dash.core.training import from_scratch, trainer_of
 from puma_dash.core.types import Patch, Project, ProjectError
 from puma_dash.core.unlearning.tuning import planned_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from puma_dash.core.curvature import Estimate
     from puma_dash.core.engine import CancelEvent, Progress
-    from puma_dash.core.plan import PatchPlan
 
 FALSE_POSITIVES = 0.01
 LEVEL = 0.95
@@ -100,13 +102,14 @@ def removal_evidence(
         project: the model and data before the patch.
         patch: of it; its plan removes or relabels rows.
         references: models retrained with the rows, and as many without; each takes a whole training.
-        jobs: how many train at a time; None follows ``joblib.parallel_config``, which may name a cluster.
+        jobs: how many train at a time; None follows ``joblib.parallel_config``, which may name a cluster,
+            and else takes one process per core if it pays.
         seed: the first of the references' seeds, and of the intervals.
-        device: where rows are scored; references train on the CPU.
+        device: where references train and rows are scored.
         progress: called as ``progress(done, total, message)``.
         cancel: an event; once set, the call raises ``Cancelled``.
 
-    The references are kept for other patches by the same plan.
+    The references are kept: those without the rows for other patches by the same plan, the others for all.
 
     Raises:
         ProjectError: the patch is of another project, it removes nothing, or the task has no classes.
@@ -130,12 +133,19 @@ def removal_evidence(
             f"expected at least 4 references of each kind, to score one by the others, but got {references}."
         )
     start = time.perf_counter()
-    engine = engine_of(project, device, progress, cancel)
-    rows = patch.plan.remove, tuple(patch.plan.upweight.items()), tuple(patch.plan.relabel.items())
-    asked = "references", rows, references, seed
-    if asked not in project.memo:  # the same for all the methods of a race
-        project.memo[asked] = retrained(engine, patch.plan, references, jobs, seed)
-    with_rows, without = project.memo[asked]
+
+    def half(number: int) -> Progress | None:
+        return progress and (lambda done, total, told: progress(number * total + done, 2 * total, told))
+
+    engine = engine_of(project, device, half(0), cancel)
+    training = Training.of(engine)
+    with_rows = references_of(engine, training, (), references, jobs, seed)
+    engine.listen(half(1), cancel)
+    changed, weights = planned_rows(engine, patch.plan)  # without what a method adds to compensate
+    training = replace(training, train=changed, weights=torch.as_tensor(weights))
+    marks = patch.plan.remove, tuple(patch.plan.upweight.items()), tuple(patch.plan.relabel.items())
+    without = references_of(engine, training, marks, references, jobs, seed)
+    engine.tick(references, references, "Scoring the rows")
     marked, labels = engine.split("train").take(removed), project.train.targets[removed].numpy(force=True)
 
     def looked(model: nn.Module) -> tuple[np.ndarray, np.ndarray]:
@@ -167,28 +177,61 @@ def removal_evidence(
     )
 
 
-def retrained(
-    engine: Engine, plan: PatchPlan, count: int, jobs: int | None, seed: int
-) -> tuple[list[nn.Module], list[nn.Module]]:
-    """``count`` models retrained as the project was, and ``count`` on the rows as the plan leaves them."""
-    from joblib import Parallel, delayed
+def evidence_estimate(project: Project, references: int = 8, *, device: str | None = None) -> Estimate:
+    """What the references will cost if none is kept, one training after the other.
 
-    project = engine.project
-    train = project.train
-    own = torch.ones(engine.n, dtype=torch.float64) if train.weights is None else train.weights.double().cpu()
-    changed, weights = planned_rows(engine, plan)  # without what a method adds to compensate
-    kinds = [(train, own), (changed, torch.as_tensor(weights))]
-    trainer, _ = trainer_of(project)
-    starts = [(k, *kind) for kind in kinds for k in range(count)]
-    calls = (
-        delayed(from_scratch)(trainer, project.model, split, weights, engine.weight_decay, seed + 1 + k)
-        for k, split, weights in starts
-    )
-    models = []
-    for model in Parallel(n_jobs=jobs, return_as="generator")(calls):
-        models.append(model.cpu())
-        engine.tick(len(models), len(starts), "Retraining references")
-    return models[:count], models[count:]
+    Raises:
+        ProjectError: the project brings a trainer of its own.
+    """
+    engine = engine_of(project, device)
+    return retraining_estimate(engine, 2 * references, engine.n)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The state of a model trained from scratch, given its seed."""
+
+    training: Training
+
+    def __call__(self, seed: int, check: Check) -> dict[str, np.ndarray]:
+        """Weights and buffers by name."""
+        model = self.training.without(None, seed, check)
+        return {name: value.numpy(force=True) for name, value in model.state_dict().items()}
+
+
+def references_of(
+    engine: Engine, training: Training, marks: tuple[Any, ...], count: int, jobs: int | None, seed: int
+) -> list[nn.Module]:
+    """``count`` models by ``training``, kept under the ``marks`` of the plan that it follows."""
+    project, work = engine.project, Reference(training)
+
+    def train() -> dict[str, np.ndarray]:
+        seeds, message = range(seed + 1, seed + 1 + count), "Training references"
+        message += " without the rows" if marks else " with the rows"
+        states = results(engine, work, seeds, jobs, message)
+        return {f"{k}.{name}": array for k, state in enumerate(states) for name, array in state.items()}
+
+    name = f"{count} references from seed {seed}, marks {sha256(repr(marks).encode()).hexdigest()}"
+    if name not in project.memo:
+        project.memo[name] = engine.keep(name, train)
+    return [_model(project, project.memo[name], f"{k}.") for k in range(count)]
+
+
+def _model(project: Project, arrays: dict[str, np.ndarray], prefix: str) -> nn.Module:
+    """The project's model with the weights and buffers that have that prefix.
+
+    Raises:
+        ProjectError: they are those of another kind of model.
+    """
+    model = copy.deepcopy(project.model)
+    names = {name.removeprefix(prefix) for name in arrays if name.startswith(prefix)}
+    if names != set(model.state_dict()):
+        raise ProjectError(
+            "expected the project's trainer to return a model like the one it is given, but its parameters "
+            "have other names; try a trainer that trains its first argument."
+        )
+    model.load_state_dict({name: torch.from_numpy(arrays[prefix + name]) for name in names})
+    return model
 
 
 def logits(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

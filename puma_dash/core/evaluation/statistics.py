@@ -86,6 +86,15 @@ def row_draws(
     return np.array([statistic(order[start + rng.integers(room)]) for _ in range(resamples)])
 
 
+def half_width(values: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """Half the width (...) of Student's t-interval of the mean of ``values`` (k, ...); nan where k = 1."""
+    from scipy.stats import t
+
+    k = len(values)
+    spread = values.std(0, ddof=1) if k > 1 else np.full(values.shape[1:], np.nan)
+    return t.ppf((1 + level) / 2, max(k - 1, 1)) * spread / np.sqrt(k)
+
+
 def mcnemar_p(fixed: int, broken: int) -> float:
     """Two-sided p-value of the exact McNemar test that fixes and breaks are equally likely (McNemar 1947)."""
     if fixed + broken == 0:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
+from puma_dash.core.evaluation.statistics import half_width
 from puma_dash.core.registry import Described
 from puma_dash.core.types import Cancelled
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from puma_dash.core.criteria import Criterion
     from puma_dash.core.types import Project
-
-LEVEL = 0.95
 
 
 class Result(NamedTuple):
@@ -65,12 +64,10 @@ def summary(found: list[dict[str, Any]], by: list[str]) -> pd.DataFrame:
         by: columns that name the way, in whose order of first appearance the lines come.
     """
     import pandas as pd
-    from scipy.stats import t
 
     groups = pd.DataFrame(found).groupby(by, sort=False)
-    mean, n = groups.mean(numeric_only=True), groups.size()
-    spread = groups.std(numeric_only=True)
-    half = spread.mul(t.ppf((1 + LEVEL) / 2, n - 1) / np.sqrt(n), axis=0)
+    mean = groups.mean(numeric_only=True)
+    half = groups[list(mean)].agg(lambda values: half_width(values.to_numpy()))
     return mean.join(half.add_suffix(" ±")).reset_index()
 
 

@@ -9,10 +9,11 @@ import torch
 
 from puma_dash.core.recorder import needed
 from puma_dash.core.registry import Described
+from puma_dash.core.retraining import training_estimate
 from puma_dash.core.training import AdamRecipe
 from puma_dash.core.types import ProjectError, listing
 from puma_dash.core.unlearning.base import Update
-from puma_dash.core.unlearning.tuning import planned_rows, refuse_strength, training_estimate, tuned
+from puma_dash.core.unlearning.tuning import planned_rows, refuse_strength, tuned
 
 if TYPE_CHECKING:
     from puma_dash.core.curvature import Curvature, Estimate

@@ -10,14 +10,11 @@ from puma_dash.core.curvature.costs import BACKWARD, RECORDED, Costs
 from puma_dash.core.curvature.damping import calibration_estimate
 from puma_dash.core.curvature.influence import scoring_estimate
 from puma_dash.core.engine import engine_of
-from puma_dash.core.training import AdamRecipe, Recipe
-from puma_dash.core.types import ProjectError
+from puma_dash.core.retraining import retraining_estimate
 from puma_dash.core.unlearning import Retrain, resolve_unlearner
 from puma_dash.core.unlearning.base import check_plan_for
-from puma_dash.core.unlearning.tuning import training_estimate
 
 if TYPE_CHECKING:
-    from puma_dash.core.engine import Engine
     from puma_dash.core.plan import PatchPlan
     from puma_dash.core.types import Project
 
@@ -43,7 +40,7 @@ def patch_estimate(
     engine = engine_of(project, device)
     method = resolve_unlearner(plan.method)
     if isinstance(method, Retrain):
-        return _retraining(engine)
+        return retraining_estimate(engine, 1, engine.n)
     if hasattr(method, "estimate"):
         return method.estimate(engine, plan)
     exact: Any = settled(engine, curvature)
@@ -68,18 +65,3 @@ def patch_estimate(
         further = costs.passes(engine.n, 2 * (RECORDED + BACKWARD))
         total += Estimate(further, 0, "a further step") + coarse.estimate(engine)
     return total
-
-
-def _retraining(engine: Engine) -> Estimate:
-    """That of our recipe, whose epochs are known.
-
-    Raises:
-        ProjectError: the project brings a trainer of its own.
-    """
-    trainer = engine.project.trainer or AdamRecipe(engine.loss)
-    if not isinstance(trainer, Recipe):
-        raise ProjectError(
-            "expected our training recipe for an estimate, but the project brings its own trainer, "
-            "of which only a run can tell; try the patch, which does not train."
-        )
-    return training_estimate(engine, engine.n, trainer.epochs, trainer.batch_size)

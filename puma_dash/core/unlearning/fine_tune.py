@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from puma_dash.core.registry import Described
+from puma_dash.core.retraining import training_estimate
 from puma_dash.core.training import AdamRecipe
 from puma_dash.core.unlearning.base import Update
-from puma_dash.core.unlearning.tuning import planned_rows, refuse_strength, training_estimate, tuned
+from puma_dash.core.unlearning.tuning import planned_rows, refuse_strength, tuned
 
 if TYPE_CHECKING:
     from puma_dash.core.curvature import Curvature, Estimate

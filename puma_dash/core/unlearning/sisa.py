@@ -13,16 +13,12 @@ from torch import Tensor, nn
 from puma_dash.core.engine import engine_of
 from puma_dash.core.recorder import Records, Shards, needed, trained_shapes
 from puma_dash.core.registry import Described
+from puma_dash.core.retraining import training_estimate
 from puma_dash.core.task import REGRESSION
 from puma_dash.core.training import Recipe, fresh
 from puma_dash.core.types import ProjectError
 from puma_dash.core.unlearning.base import Update
-from puma_dash.core.unlearning.tuning import (
-    planned_rows,
-    recipe_of,
-    refuse_strength,
-    training_estimate,
-)
+from puma_dash.core.unlearning.tuning import planned_rows, recipe_of, refuse_strength
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

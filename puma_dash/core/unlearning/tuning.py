@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from puma_dash.core.curvature import Estimate
-from puma_dash.core.curvature.costs import Costs
 from puma_dash.core.training import AdamRecipe, Recipe
 from puma_dash.core.types import ProjectError
 from puma_dash.core.unlearning.base import chosen_change, relabelled, training_weights
@@ -60,11 +58,3 @@ def recipe_of(engine: Engine) -> Recipe:
     """The project's own recipe, or ours where it has none, or a trainer that cannot go on from a model."""
     trainer = engine.project.trainer
     return trainer if isinstance(trainer, Recipe) else AdamRecipe(engine.loss)
-
-
-def training_estimate(engine: Engine, rows: float, epochs: float, batch_size: int) -> Estimate:
-    """What ``epochs`` passes over ``rows`` training rows cost."""
-    costs = Costs.of(engine)
-    held = int(3 * costs.graph(batch_size) + costs.vectors(4))
-    seconds = costs.training(rows, epochs, batch_size)
-    return Estimate(seconds, held, f"{epochs:g} epochs of {rows:,.0f} rows")

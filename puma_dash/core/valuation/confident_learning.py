@@ -10,21 +10,22 @@ import torch
 from torch import Tensor
 
 from puma_dash.core.registry import Described, seed_field
-from puma_dash.core.task import CLASSIFICATION
-from puma_dash.core.types import ProjectError
-from puma_dash.core.valuation.retraining import (
+from puma_dash.core.retraining import (
     Check,
     Training,
     jobs_field,
     outputs_of,
     results,
-    training_estimate,
+    retraining_estimate,
 )
+from puma_dash.core.task import CLASSIFICATION
+from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
     from puma_dash.core.curvature import Curvature, Estimate
     from puma_dash.core.engine import Engine
+    from puma_dash.core.types import Project
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class ConfidentLearning(Described):
         Raises:
             ProjectError: not a classifier, or fewer rows than folds.
         """
-        self._check(engine)
+        self.check(engine.project)
         from sklearn.model_selection import StratifiedKFold
 
         labels = engine.project.train.targets.long().cpu()
@@ -88,17 +89,23 @@ class ConfidentLearning(Described):
 
     def estimate(self, engine: Engine) -> Estimate:
         """What the trainings will cost, one after the other."""
-        self._check(engine)
-        return training_estimate(engine, self.folds, engine.n - engine.n // self.folds)
+        self.check(engine.project)
+        return retraining_estimate(engine, self.folds, engine.n - engine.n // self.folds)
 
-    def _check(self, engine: Engine) -> None:
-        if engine.project.task is not CLASSIFICATION:
+    def check(self, project: Project) -> None:
+        """Refuses a project without classes, or with fewer rows than folds.
+
+        Raises:
+            ProjectError: it is one.
+        """
+        if project.task is not CLASSIFICATION:
             raise ProjectError(
-                f"expected a classification project, but this one is a {engine.project.task.name}; "
+                f"expected a classification project, but this one is a {project.task.name}; "
                 "try the method leave_one_out or self_influence."
             )
-        if self.folds > engine.n:
-            raise ProjectError(f"expected at most {engine.n} folds, one per row, but got {self.folds}.")
+        n = len(project.train)
+        if self.folds > n:
+            raise ProjectError(f"expected at most {n} folds, one per row, but got {self.folds}.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from torch import Tensor
 from puma_dash.core.curvature.base import Estimate
 from puma_dash.core.curvature.costs import Costs
 from puma_dash.core.registry import Described, seed_field
+from puma_dash.core.retraining import Check, Training, jobs_field, results, retraining_estimate
 from puma_dash.core.valuation.games import Game, LinearGame, TrainedGame, Worth, metric_field, space_field
-from puma_dash.core.valuation.retraining import Check, Training, jobs_field, results, training_estimate
 
 if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
@@ -88,7 +88,7 @@ class DataShapleyTMC(Described):
         """What all orders will cost, one after the other, each gone through to a fifth."""
         times = round(self.orders * USUAL_SHARE * engine.n)
         if self.model == "trainer":
-            return training_estimate(engine, times, max(1, round(USUAL_SHARE * engine.n / 2)))
+            return retraining_estimate(engine, times, max(1, round(USUAL_SHARE * engine.n / 2)))
         width = engine.project.train.inputs[0].numel()
         outputs = max(len(engine.project.class_names or ()), 1)
         rows = USUAL_SHARE * engine.n / 2 + len(engine.project.validation) / FIT_PASSES

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from puma_dash.core.embedding.base import SPACES, features
 from puma_dash.core.objective import Loss
+from puma_dash.core.retraining import Check, Training, outputs_of
 from puma_dash.core.task import CLASSIFICATION
 from puma_dash.core.types import ProjectError, Split
 from puma_dash.core.valuation.linear import fitted, mean_loss, standardised
-from puma_dash.core.valuation.retraining import Check, Training, outputs_of
 
 if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion

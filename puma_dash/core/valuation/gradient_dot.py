@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from puma_dash.core.curvature.influence import scoring_estimate
 from puma_dash.core.registry import Described
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from puma_dash.core.criteria import Criterion
-    from puma_dash.core.curvature import Curvature
+    from puma_dash.core.curvature import Curvature, Estimate
     from puma_dash.core.engine import Engine
 
 
@@ -29,3 +30,7 @@ class GradientDot(Described):
         """Scores (n,) and the criterion's value."""
         value, gradient = engine.criterion_gradient(criterion)
         return engine.directional_scores(gradient[None])[0], {"criterion_value": value}
+
+    def estimate(self, engine: Engine) -> Estimate:
+        """What a gradient and a scoring pass will cost."""
+        return scoring_estimate(engine)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
     from puma_dash.core.curvature import Curvature
     from puma_dash.core.engine import Engine
+    from puma_dash.core.types import Project
 
 BLOCK_NUMBERS = 2**21
 """Distances that are sorted at a time."""
@@ -46,6 +47,18 @@ class KnnShapley(Described):
         metadata={"help": "What the rows are compared by.", "choices": " ".join(SPACES)},
     )
 
+    def check(self, project: Project) -> None:
+        """Refuses a project without classes.
+
+        Raises:
+            ProjectError: it has none.
+        """
+        if project.task is not CLASSIFICATION:
+            raise ProjectError(
+                "expected a classification project, since neighbours vote for labels, but this one is a "
+                f"{project.task.name}; try the method self_influence."
+            )
+
     def __call__(
         self, engine: Engine, criterion: Criterion, curvature: str | Curvature
     ) -> tuple[Tensor, dict[str, Any]]:
@@ -54,11 +67,7 @@ class KnnShapley(Described):
         Raises:
             ProjectError: not a classifier, or no linear last layer whose inputs could be compared.
         """
-        if engine.project.task is not CLASSIFICATION:
-            raise ProjectError(
-                "expected a classification project, since neighbours vote for labels, but this one is a "
-                f"{engine.project.task.name}; try the method self_influence."
-            )
+        self.check(engine.project)
         data, train = criterion.evaluation(engine), engine.split("train")
         near, far = (engine.to(torch.from_numpy(features(engine, self.space, rows))) for rows in (None, data))
         taking = None if train.weights is None else train.weights > 0

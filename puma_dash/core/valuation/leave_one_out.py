@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from puma_dash.core.registry import Described, seed_field
-from puma_dash.core.types import ProjectError
-from puma_dash.core.valuation.retraining import (
+from puma_dash.core.retraining import (
     Check,
     Training,
     jobs_field,
     outputs_of,
     results,
-    training_estimate,
+    retraining_estimate,
 )
+from puma_dash.core.types import ProjectError
 
 if TYPE_CHECKING:
     from puma_dash.core.criteria import Criterion
@@ -76,7 +76,7 @@ class LeaveOneOut(Described):
 
     def estimate(self, engine: Engine) -> Estimate:
         """What the n + 1 trainings will cost, one after the other."""
-        return training_estimate(engine, engine.n + 1, engine.n)
+        return retraining_estimate(engine, engine.n + 1, engine.n)
 
     def _check(self, seconds: float, times: int) -> None:
         if seconds > 60 * self.most_minutes:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from puma_dash.core.curvature.base import Estimate
+from puma_dash.core.curvature.influence import scoring_estimate
 from puma_dash.core.engine import Engine, whole_engine
 from puma_dash.core.objective import Parameters
 from puma_dash.core.recorder import needed
@@ -91,6 +93,12 @@ class TracIn(Described):
             "learning_rates": rates,
             "optimizer": records.optimizer,
         }
+
+    def estimate(self, engine: Engine) -> Estimate:
+        """What a scoring pass at each checkpoint used will cost."""
+        times = -(-len(self.check(engine.project).epochs) // self.every)
+        each = scoring_estimate(engine)
+        return Estimate(times * each.seconds, each.bytes, f"{times} times {each.note}")
 
     def _mask(self, engine: Engine, whole: Engine) -> Tensor:
         """1 (p,) where an entry of theta takes part, else 0."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from puma_dash.core.curvature.base import Estimate
 from puma_dash.core.curvature.costs import Costs
 from puma_dash.core.objective import as_model_input
-from puma_dash.core.training import AdamRecipe, Recipe, from_scratch, trainer_of
+from puma_dash.core.training import Recipe, from_scratch, trainer_of
 from puma_dash.core.types import ProjectError, Split
 
 if TYPE_CHECKING:
@@ -77,9 +77,12 @@ class Training:
 
     def without(self, row: int | None, seed: int, check: Check) -> nn.Module:
         """Trained on all rows but one, or on all; the factor 1/n stays, as everywhere in J."""
+        return self.without_rows([] if row is None else [row], seed, check)
+
+    def without_rows(self, rows: Sequence[int] | np.ndarray, seed: int, check: Check) -> nn.Module:
+        """Trained on all rows but these; the factor 1/n stays, too."""
         weights = self.weights.clone()
-        if row is not None:
-            weights[row] = 0
+        weights[torch.as_tensor(rows, dtype=torch.long)] = 0
         return self._trained(self.train, weights, seed, check)
 
     def _trained(self, split: Split, weights: Tensor, seed: int, check: Check) -> nn.Module:
@@ -95,22 +98,27 @@ def outputs_of(model: nn.Module, inputs: Tensor, rows: int) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
-def training_estimate(engine: Engine, times: int, rows: int) -> Estimate:
-    """What ``times`` trainings on ``rows`` rows each will cost, one after the other.
+def training_estimate(engine: Engine, rows: float, epochs: float, batch_size: int) -> Estimate:
+    """What ``epochs`` passes over ``rows`` training rows cost."""
+    costs = Costs.of(engine)
+    held = int(3 * costs.graph(batch_size) + costs.vectors(4))
+    return Estimate(costs.training(rows, epochs, batch_size), held, f"{epochs:g} epochs of {rows:,.0f} rows")
+
+
+def retraining_estimate(engine: Engine, times: int, rows: int) -> Estimate:
+    """What ``times`` trainings from scratch on ``rows`` rows each will cost, one after the other.
 
     Raises:
         ProjectError: the project brings a trainer of its own.
     """
-    trainer = engine.project.trainer or AdamRecipe(engine.loss)
+    trainer, _ = trainer_of(engine.project)
     if not isinstance(trainer, Recipe):
         raise ProjectError(
             "expected one of our training recipes for an estimate, but the project brings its own trainer, "
-            f"of which only a run can tell; {times:,} retrainings are needed."
+            f"of which only a run can tell; {times:,} retraining{'s are' if times > 1 else ' is'} needed."
         )
-    costs = Costs.of(engine)
-    held = int(3 * costs.graph(trainer.batch_size) + costs.vectors(4))
-    seconds = times * costs.training(rows, trainer.epochs, trainer.batch_size)
-    return Estimate(seconds, held, f"{times:,} retrainings on {rows:,} rows")
+    one = training_estimate(engine, rows, trainer.epochs, trainer.batch_size)
+    return Estimate(times * one.seconds, one.bytes, f"{times:,} retrainings on {rows:,} rows")
 
 
 def results(
