@@ -10,16 +10,12 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 import puma_dash as puma
 from benchmarks.seeds import CLOCK, demo, kept, told
+from puma_dash.core.evaluation.flips import AT, known_flips, placed
 from puma_dash.core.experiments.base import summary
-
-INSPECTED = (10, 20)
-"""Percent of the rows."""
 
 
 class Way(NamedTuple):
@@ -100,13 +96,9 @@ def line(project: puma.Project, name: str, way: Way, seed: int) -> dict[str, Any
     begin = time.process_time()
     scores = puma.value(fresh, method, way.criterion, device="cpu").scores
     seconds = time.process_time() - begin
-    flipped = project.train.meta["flipped"].to_numpy()
-    order = np.argsort(scores, kind="stable")
-    shares = {
-        f"found in {part} %": flipped[order[: len(order) * part // 100]].sum() / flipped.sum()
-        for part in INSPECTED
-    }
-    return {"method": name, "AUC": roc_auc_score(flipped, -scores), **shares, "CPU seconds": seconds}
+    auc, *curve = placed(scores, known_flips(project, "flipped")).mean(0).tolist()
+    found = {f"found in {part} %": curve[part] for part in AT}
+    return {"method": name, "AUC": auc, **found, "CPU seconds": seconds}
 
 
 def table(found: list[dict[str, Any]]) -> pd.DataFrame:
