@@ -50,10 +50,12 @@ DIGITS = {
 """The columns, and how many places they are told to."""
 READ = (
     "Predictions apart: mean total variation to those of retraining; parameters apart: |theta - theta of "
-    "retraining|; both are means over the references, models retrained without the rows; the last line is "
-    "one of these against the others, the nearest that seeds allow. Membership: how well the removed rows' "
-    "scores are told from those of retraining (AUC .5, shift 0: not at all). SISA's seconds leave out the "
-    "ensemble trained ahead; those of PUMA and of naive removal include calibrating the damping."
+    "retraining|, which says little where retrainings are as far from each other. Both are means over the "
+    "references, models retrained without the rows; the last line is one of these against the others, the "
+    "nearest that seeds allow. Membership: how well the removed rows' scores are told from those of retraining "
+    "(AUC .5, shift 0: not at all). The flipped rows lie in every shard and every batch, so that SISA retrains "
+    "its whole ensemble, trained ahead, and Amnesiac ML takes all of training back. Seconds of PUMA and of "
+    "naive removal include calibrating the damping."
 )
 
 
@@ -144,7 +146,7 @@ def loss(project: puma.Project, model: nn.Module, rows: tuple[int, ...]) -> floa
 
 
 def verdict(means: pd.DataFrame) -> str:
-    """Where PUMA is best among the ways that do not retrain all, and where not, from the numbers."""
+    """Where PUMA is best among the ways but retraining, and where not, from the numbers."""
     ways = [way for way in means["way"] if way not in YARDSTICKS]
     targets = {"loss on removed rows": mean_of(means, {"way": EXACT}, "loss on removed rows")}
     targets |= {"membership AUC": 0.5, "membership shift": 0.0, "test accuracy": 1.0}
@@ -159,7 +161,7 @@ def verdict(means: pd.DataFrame) -> str:
         ]
         (won if best == ours else lost).append(f"{name} ({' against '.join(shown)})")
     return (
-        f"Of the ways that do not retrain everything, PUMA is best in {'; '.join(won) or 'nothing'}. "
+        f"Of all ways but retraining from scratch, PUMA is best in {'; '.join(won) or 'nothing'}. "
         f"It is not best in {'; '.join(lost) or 'nothing'}. Best for the loss on removed rows is nearest to "
         "retraining."
     )
