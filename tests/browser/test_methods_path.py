@@ -1,4 +1,4 @@
-"""Which method to believe, in a real Chromium: rows are scored, methods compared, a figure of the paper drawn."""
+"""Which method to believe, in a real Chromium: rows are scored, methods compared, wrong labels found."""
 
 import re
 
@@ -29,7 +29,8 @@ def test_methods_score_rows_agree_or_not_and_find_wrong_labels(page, server):
 
     section(page, "Agreement")
     expect(page.get_by_text(re.compile("Most agree training loss and KNN.Shapley"))).to_be_visible()
-    cells = page.locator(".js-plotly-plot").evaluate("plot => plot.data[0].text.map(line => Array.from(line))")
+    plot = page.locator(".js-plotly-plot")
+    cells = plot.evaluate("plot => plot.data[0].text.map(line => Array.from(line))")
     assert [len(line) for line in cells] == [3, 3, 3]
     assert {cells[k][k] for k in range(3)} == {"1.00"}
     numbers = [float(text.replace("−", "-")) for line in cells for text in line]
@@ -38,9 +39,7 @@ def test_methods_score_rows_agree_or_not_and_find_wrong_labels(page, server):
     section(page, "Wrong labels")
     page.get_by_role("button", name=re.compile(r"Ask \d methods")).click()
     expect(page.get_by_text(re.compile("finds most: 0.9"))).to_be_visible(timeout=60_000)
-    curves = page.locator(".js-plotly-plot").evaluate(
-        "plot => Object.fromEntries(plot._fullData.map(t => [t.name, Array.from(t.y)]))"
-    )
+    curves = plot.evaluate("plot => Object.fromEntries(plot._fullData.map(t => [t.name, Array.from(t.y)]))")
     assert curves["KNN-Shapley"][10] > curves["psi"][10] > curves["random"][10]
 
     page.goto(f"{page.url.split('?')[0].replace('Methods', 'Explore')}?{page.url.split('?')[1]}")
