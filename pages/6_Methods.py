@@ -105,7 +105,10 @@ def scores(here: Context, costs: Costs) -> None:
         f"{here.main['label']} on validation. The Guide tells each in five sentences."
     )
     st.page_link(
-        "pages/7_Guide.py", label="Read about them", icon=":material/menu_book:", query_params=here.query
+        "pages/7_Guide.py",
+        label="Read about them",
+        icon=":material/menu_book:",
+        query_params=here.query | {"method": "psi"},
     )
 
 
