@@ -51,7 +51,8 @@ def _file(folder: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise ProjectError(
-        f"expected the four files of MNIST in {folder}, but {name} is not there, nor {name}.gz."
+        f"expected the four files of MNIST in {folder}, but {name} is not there, nor {name}.gz; "
+        f"try another folder, or leave {FOLDER} empty, which asks openml.org."
     )
 
 
