@@ -294,12 +294,11 @@ METHODS = {
     "unrolled_sgd": "Unrolled SGD",
     "gradient_ascent": "Ascent (a warning)",
 }
-METHOD_NOTES = {
-    "puma": "Removes the rows' influence and re-weights others, so that what must hold, holds.",
-    "influence": "Removes the rows' influence and nothing else: no compensation, no guard rails.",
-    "retrain": "Trains anew without the rows: the answer patches are compared with. Nothing is held. It uses "
-    "the project's own trainer, or else our Adam recipe, which is not the author's.",
+KNOWS = {
+    "whole": "It removes rows whole: it knows no strength, no steps, no intent and no compensation.",
+    "strength": "It knows a strength, but no steps, no intent and no compensation.",
 }
+NOT_HELD = "What must not get worse is measured and judged, but nothing is done to hold it."
 
 
 def with_half(value: float, half: float | None) -> str:

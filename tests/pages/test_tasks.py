@@ -135,6 +135,14 @@ def test_rows_get_new_targets(regression, visit):
     assert frame["target after"].tolist() == ["123.5", "123.5"]
 
 
+def test_another_method_holds_what_a_regression_knows(regression, visit, jobs):
+    draft = replace(of(Draft(remove=range(5))), settings={"method": "influence"})
+    button(visit(regression, "pages/3_Patch.py", draft), "Patch: remove 5").click().run()
+    task, params = jobs.submitted[-1]
+    assert task == "patch"
+    assert Store(home() / "cache").load(params["plan"]).info["hold"] == ["squared_error"]
+
+
 def test_what_the_model_predicts_may_become_the_target(regression, visit):
     at = visit(regression, "pages/2_Explore.py", of(Draft(selection=[3])))
     at.segmented_control(key="new_target").set_value("the model's prediction").run()

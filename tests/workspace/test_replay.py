@@ -110,6 +110,13 @@ def test_what_was_asked_before_does_not_move_a_bit(home):
     assert not torch.equal(used.delta, cold.delta)
 
 
+@pytest.mark.parametrize("method", ["retrain", "fine_tune", "gradient_ascent"])
+def test_other_methods_are_made_again_bit_for_bit_too(method):
+    plan = PatchPlan(remove=tuple(range(20)), method=method)
+    one, two = (provenance.patch_anew(small_project(), plan, seed=4, device="cpu") for _ in range(2))
+    assert provenance.hashes(small_project(), one) == provenance.hashes(small_project(), two)
+
+
 class Kept:
     """What is kept on disk, and the names of what had to be computed."""
 
