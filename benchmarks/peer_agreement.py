@@ -175,7 +175,7 @@ METHODS: dict[str, Callable[[Case], Tensor]] = {
     "captum NaiveInfluenceFunction": captum_influence,
     "dattri IF, explicit": lambda case: dattri_influence(case, "Explicit"),
     "dattri IF, CG": lambda case: dattri_influence(case, "CG", max_iter=500),
-    "dattri IF, Arnoldi": lambda case: dattri_influence(single(case), "Arnoldi", proj_dim=200, max_iter=200),
+    "dattri IF, Arnoldi": lambda case: dattri_influence(single(case), "Arnoldi", proj_dim=50),
     "dattri RPS": dattri_representer,
     "dattri KNN-Shapley": dattri_knn_shapley,
 }

@@ -100,24 +100,22 @@ def of_seed(key: str, seed: int) -> list[dict[str, Any]]:
         return project[0]
 
     def measured(name: str) -> list[dict[str, Any]]:
-        return kept(
-            f"unlearning {key} {name} {seed}", lambda: lines(there(), name, WAYS[key][name], REFERENCES[key])
-        )
+        return kept(f"unlearning {key} {name} {seed}", lambda: lines(there(), name, key))
 
     found = [line for name in WAYS[key] for line in measured(name)]
     order = [BEFORE, *WAYS[key], FLOOR]
     return sorted(found, key=lambda line: order.index(line["way"]))
 
 
-def lines(project: puma.Project, name: str, asked: dict[str, Any], references: int) -> list[dict[str, Any]]:
+def lines(project: puma.Project, name: str, key: str) -> list[dict[str, Any]]:
     """What one way does; from retraining also its two yardsticks, which do nothing."""
     rows = tuple(np.flatnonzero(project.train.meta["flipped"]).tolist())
-    plan, fresh = puma.PatchPlan(remove=rows, **asked), dataclasses.replace(project)
+    plan, fresh = puma.PatchPlan(remove=rows, **WAYS[key][name]), dataclasses.replace(project)
     assert fresh.fingerprint == project.fingerprint  # and is known before the clock starts
     begin = time.process_time()
     patch = puma.patch(fresh, plan, device="cpu")
     seconds = time.process_time() - begin
-    evidence = puma.removal_evidence(project, patch, references, jobs=1, device="cpu")
+    evidence = puma.removal_evidence(project, patch, REFERENCES[key], jobs=1, device="cpu")
 
     def told_of(way: str, at: str, model: nn.Module | None, **more: float) -> dict[str, Any]:
         apart, membership = evidence.distances.loc[at], evidence.membership.loc[at]
