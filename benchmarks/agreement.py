@@ -60,7 +60,7 @@ READ = (
     "against theirs. Peers are called so that they compute the same: TracIn without its random projection, "
     "RPS with labels and a constant feature in place of the model's own outputs, influence on all rows in "
     "one batch with the weight decay as regularisation. RPS ends its fit early, dattri sums in float32, and "
-    "Arnoldi keeps 50 directions of 640 after 100 steps (of 200 after 200 its answer is not finite): these set "
+    "Arnoldi keeps 50 directions of 640 after 100 steps (of 200 its answer is not finite): these set "
     "how far agreement can go."
 )
 
