@@ -13,10 +13,13 @@ from puma_dash.ui.compare import Record, binding_sentence
 from puma_dash.ui.cost import cost, cost_sentence
 from puma_dash.ui.explore import Rows, forecast_now, gallery, ranking
 from puma_dash.ui.forecast import strength_chart
+from puma_dash.ui.method_texts import UNLEARNERS
 from puma_dash.ui.panels import job, plain_number, ready, signed
 from puma_dash.ui.patching import (
     DEFAULTS,
+    LINEAR,
     STRONGEST,
+    WHOLE,
     at_any_strength,
     cautions,
     headline,
@@ -24,6 +27,7 @@ from puma_dash.ui.patching import (
     plan_name,
     plan_of_draft,
     rails_forecast,
+    unusable,
 )
 from puma_dash.ui.state import Context, jobs
 from puma_dash.workspace.drafts import Draft
@@ -63,7 +67,7 @@ def main() -> None:
         review(here, rows, draft)
     with right:
         plan = settings(here, rows, draft, impossible)
-    if plan["method"] != "retrain" and not impossible:
+    if plan["method"] in LINEAR and not impossible:
         with left:
             predicted(here, plan)
 
@@ -151,25 +155,24 @@ def settings(here: Context, rows: Rows, draft: Draft, impossible: bool) -> dict[
     tried = Record.of(here.history().patch)
     if tried is not None and (told := binding_sentence(tried.info, here.criteria)):
         st.info(f"The last patch: {text.escape(told)}", icon=":material/history:")
-    methods = list(text.METHOD_NOTES)
-    method = st.selectbox(
-        "Method", methods, methods.index(last["method"]), format_func=text.METHODS.get, key="method"
-    )
-    st.caption(text.METHOD_NOTES[method])
-    chosen: dict[str, Any] = {"method": method}
+    refused = unusable(here.overview.info["methods"], draft.upweight)
+    method = method_choice(last["method"], refused)
+    impossible = impossible or method in refused
+    chosen: dict[str, Any] = {"method": method, **held(here, rows, last)}
+    below = st.container()
     if method == "puma":
-        chosen |= held(here, rows, last)
-        below = st.container()
         chosen |= puma_settings(last)
-    elif method == "influence":
-        chosen["strength"] = strength_slider(last)
+    else:
+        st.caption(f"{text.KNOWS['whole' if method in WHOLE else 'strength']} {text.NOT_HELD}")
+        if method not in WHOLE:
+            chosen["strength"] = strength_slider(last)
     device = device_choice()
     if any(here.history().settings.get(name) != value for name, value in chosen.items()):
         here.update(lambda history: replace(history, settings={**history.settings, **chosen}))
     plan = plan_of_draft(draft, here.criteria, **chosen)
     with box:
         known = None if impossible else cost(here, plan, device)
-        if method != "retrain" and not impossible:
+        if method in LINEAR and not impossible:
             change, main = forecast_now(rows, draft) * chosen["strength"], here.main
             relabelled = ", relabels not counted" if len(draft.relabel) else ""
             st.markdown(
@@ -190,10 +193,31 @@ def settings(here: Context, rows: Rows, draft: Draft, impossible: bool) -> dict[
             here.start("patch", {"plan": keep_plan(plan), "device": device, "seed": 0, **expected})
             st.rerun()
         st.caption("Nothing becomes the current version until you accept it.")
-    if method == "puma":
-        with below:
-            standing(here, known, chosen)
+    with below:
+        standing(here, known, chosen)
     return plan
+
+
+def method_choice(last: str, refused: dict[str, str]) -> str:
+    """The method that carries the plan out; those that cannot are listed with the reason."""
+    methods = list(text.METHODS)
+    method = st.selectbox(
+        "Method",
+        methods,
+        methods.index(last),
+        format_func=lambda key: text.METHODS[key] + " (not here)" * (key in refused),
+        key="method",
+    )
+    about = UNLEARNERS[method]
+    st.caption(f"{about.idea} {about.misleads}")
+    if method in refused:
+        st.warning(f"Not here: {text.escape(refused[method])}", icon=":material/block:")
+    if refused:
+        with st.expander(f"{len(refused)} of {len(methods)} methods cannot be used here"):
+            st.markdown(
+                "\n".join(f"- **{text.METHODS[key]}**: {text.escape(why)}" for key, why in refused.items())
+            )
+    return method
 
 
 def held(here: Context, rows: Rows, last: dict) -> dict:
@@ -207,7 +231,8 @@ def held(here: Context, rows: Rows, last: dict) -> dict:
         default=[name for name in last["hold"] if name in criteria],
         format_func=lambda name: criteria[name]["label"],
         key="hold",
-        help="Measured on validation after the patch; PUMA compensates more, then lowers the strength.",
+        help="Measured on validation after the patch. Only PUMA holds it: it compensates more, then lowers "
+        "the strength.",
     )
     tolerance = {}
     for name in hold:

@@ -105,12 +105,16 @@ def scores(here: Context, costs: Costs) -> None:
         f"{here.main['label']} on validation. The Guide tells each in five sentences."
     )
     st.page_link(
-        "pages/7_Guide.py", label="Read about them", icon=":material/menu_book:", query_params=here.query
+        "pages/7_Guide.py",
+        label="Read about them",
+        icon=":material/menu_book:",
+        query_params=here.query | {"method": "psi"},
     )
 
 
 def agreement(here: Context) -> None:
     """Rank correlations and overlaps of the methods that have scored the rows."""
+    job(here, "score", "Scoring all rows")
     known = {name_of(method): values for method, (values, _) in scores_of(here).items()}
     if len(known) < 2:
         st.info("Only psi has scored the rows so far. Score them by other methods first.")

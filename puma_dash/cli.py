@@ -186,15 +186,18 @@ def reproduce(
     if mnist is not None:
         os.environ[FOLDER] = str(mnist)
     done = {}
-    for key in EXPERIMENTS if figure == "all" else [figure]:
-        experiment = resolve(EXPERIMENTS, key, "figure")
-        experiment = dataclasses.replace(experiment, seeds=seeds or experiment.seeds)
-        start = time.perf_counter()
-        with progress() as told:
-            found = experiment(told)
-        files = write(key, experiment, found, time.perf_counter() - start, output)
-        done[key] = {"told": found.told, "files": [str(path) for path in files]}
-    show(done)
+    try:
+        for key in EXPERIMENTS if figure == "all" else [figure]:
+            experiment = resolve(EXPERIMENTS, key, "figure")
+            experiment = dataclasses.replace(experiment, seeds=seeds or experiment.seeds)
+            start = time.perf_counter()
+            with progress() as told:
+                found = experiment(told)
+            files = write(key, experiment, found, time.perf_counter() - start, output)
+            done[key] = {"told": found.told, "files": [str(path) for path in files]}
+    finally:
+        if done:  # also where the last one finds no MNIST
+            show(done)
 
 
 for command, shown in (

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from puma_dash import ProjectError, cli
+from puma_dash.core import experiments
 from puma_dash.workspace import weights
 from puma_dash.workspace.ledger import Ledger
 
@@ -215,3 +216,12 @@ def test_an_experiment_is_written_with_its_settings(tmp_path):
     wrong = run("reproduce", "fig1", "--output", tmp_path)
     assert wrong.returncode == 2
     assert "fig3, fig4" in wrong.stderr
+
+
+def test_what_was_reproduced_is_told_though_mnist_is_missing(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("PUMA_DASH_MNIST", "")  # put back afterwards
+    kept = {key: experiments.EXPERIMENTS[key] for key in ("fig6", "fig7")}
+    monkeypatch.setattr(experiments, "EXPERIMENTS", kept)
+    with pytest.raises(ProjectError, match="four files of MNIST"):
+        cli.reproduce("all", tmp_path / "out", 1, tmp_path)
+    assert "fig6" in json.loads(capsys.readouterr().out)

@@ -16,7 +16,7 @@ import torch
 from puma_dash.core.criteria import Criterion, resolve_criterion
 from puma_dash.core.curvature import CURVATURES, Curvature, Estimate, inverse_of
 from puma_dash.core.curvature.damping import calibration_estimate
-from puma_dash.core.curvature.influence import influences_of, scoring_estimate
+from puma_dash.core.curvature.influence import ask_first, influences_of, scoring_estimate
 from puma_dash.core.demos import DEMOS
 from puma_dash.core.engine import CancelEvent, Engine, Progress, engine_of
 from puma_dash.core.loaders.project_folder import open_folder
@@ -219,6 +219,8 @@ def patch(
     criteria = [resolve_criterion(hold) for hold in plan.hold]
     start = time.perf_counter()
     method = resolve_unlearner(plan.method)
+    if "curvature" in method.needs:
+        ask_first(engine, criteria, curvature)
     update = method(engine, plan, curvature, seed)
     patched = Engine(project.with_model(update.model), device=engine.device)
     before, after = {}, {}

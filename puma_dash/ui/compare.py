@@ -278,15 +278,8 @@ def confusion_table(comparison: dict[str, Any], classes: list[str], most: int = 
     return frame.rename(columns={"target": "label"})
 
 
-def race_table(
-    runners: Mapping[str, Record], evidence: Mapping[str, dict[str, Any]] | None = None
-) -> pd.DataFrame:
-    """Methods side by side on validation: seconds, metrics with the interval of their change, rails.
-
-    Args:
-        runners: the patches by what their methods are called.
-        evidence: of those whose removal evidence was computed, its record; it gets two columns.
-    """
+def race_table(runners: Mapping[str, Record]) -> pd.DataFrame:
+    """Methods side by side on validation: seconds, metrics with the interval of their change, rails."""
     import pandas as pd
 
     lines = []
@@ -307,25 +300,9 @@ def race_table(
         pair = ("fixed", "broken") if task is CLASSIFICATION else ("closer", "further")
         line[", ".join(pair)] = ", ".join(f"{compared['diagnostics'][name]:,}" for name in pair)
         if "removed" in marked.index:
-            line["loss on removed rows"] = plain_number(marked.loc["removed", "loss after"], 2)
-        if evidence:
-            line |= _removal(evidence.get(name))
+            line["loss on removed"] = plain_number(marked.loc["removed", "loss after"], 2)
         lines.append(line)
     return pd.DataFrame(lines)
-
-
-def _removal(found: dict[str, Any] | None) -> dict[str, str]:
-    """What the race says of the removal evidence of a method."""
-    import pandas as pd
-
-    told = {"membership AUC": "–", "distance to retraining": "–"}
-    if found is None:
-        return told
-    scores, apart = (pd.DataFrame(**found[name]).loc["after"] for name in ("membership", "distances"))
-    return {
-        "membership AUC": ranged(*scores[["auc", "auc_low", "auc_high"]]),
-        "distance to retraining": plain_number(apart["predictions on validation"]),
-    }
 
 
 def binned(comparison: dict[str, Any], model: str) -> dict[str, Any]:

@@ -67,15 +67,13 @@ def cost_sentence(info: dict[str, Any]) -> str:
 
 
 def evidence_cost_sentence(info: dict[str, Any]) -> str:
-    """How many models will be trained, how long that will take at most, and where."""
+    """How many models will be trained, how long that will take, and where."""
     models = f"Trains {2 * REFERENCES} models, {REFERENCES} with the rows and {REFERENCES} without"
     shared = "Those trained before are not trained again; all methods on the same plan share them."
+    where = info["device"]
     if "refused" in info:
-        return (
-            f"{models}, by the project's own trainer: how long that takes on {info['device']} is not known. "
-            + shared
-        )
-    return f"{models}: {_about(info['seconds'])} at most, {size(info['bytes'])} on {info['device']}. {shared}"
+        return f"{models}, by the project's own trainer: how long it takes on {where} is not known. {shared}"
+    return f"{models}: {_about(info['seconds'])} one by one, {size(info['bytes'])} on {where}. {shared}"
 
 
 def _about(seconds: float) -> str:

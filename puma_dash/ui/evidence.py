@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -51,12 +51,12 @@ def evidence(here: Context, record: Record) -> None:
         st.warning(note, icon=":material/warning:")
     left, right = side_by_side()
     with left:
+        figure, alt = evidence_chart(found)
+        chart(figure, alt, text.READ_EVIDENCE, key="evidence-figure")
+    with right:
         st.dataframe(membership_table(found), hide_index=True)
         st.dataframe(distance_table(found), hide_index=True)
         st.caption(text.READ_DISTANCES.format(count=found["references"]))
-    with right:
-        figure, alt = evidence_chart(found)
-        chart(figure, alt, text.READ_EVIDENCE, key="evidence-figure")
 
 
 def ask(here: Context, records: Sequence[Record], label: str, slot: str, device: str) -> None:
@@ -98,28 +98,60 @@ def powerless(found: dict[str, Any]) -> str:
     )
 
 
-def yardstick(found: dict[str, Any]) -> str:
-    """What retraining itself gets in the two columns of a race."""
-    scores = _table(found, "membership").loc["another retraining"]
-    floor = _table(found, "distances").loc["another retraining", "predictions on validation"]
-    return (
-        f"Retraining itself, one against others: membership AUC {scores['auc_low']:.2f} to "
-        f"{scores['auc_high']:.2f} (0.5: not told apart), distance of predictions on validation "
-        f"{plain_number(floor)} (mean total variation)."
+def removal_table(runners: Mapping[str, Record], known: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """Methods side by side on the removed rows: their loss, membership AUC and TPR, distance to retraining.
+
+    Args:
+        runners: the patches, of one plan, by what their methods are called.
+        known: of those whose evidence was computed, its record; the yardsticks of the first stand below.
+    """
+    import pandas as pd
+
+    lines = [(name, _loss(runners[name]), found, "after") for name, found in known.items()]
+    yardstick = next(iter(known.values()))
+    lines += [(f"({MODELS[name]})", "–", yardstick, name) for name in MODELS if name != "after"]
+    return pd.DataFrame(
+        {
+            "method": told,
+            "loss on removed rows": loss,
+            **_rates(_table(found, "membership").loc[name]),
+            "distance to retraining (predictions on validation)": _distance(found, name),
+        }
+        for told, loss, found, name in lines
     )
+
+
+def _loss(runner: Record) -> str:
+    """The loss on the rows that were removed, where some were."""
+    import pandas as pd
+
+    marked = pd.DataFrame(**runner.validation["marked"]).set_index("rows")["loss after"]
+    return plain_number(marked["removed"], 2) if "removed" in marked else "–"
+
+
+def _distance(found: dict[str, Any], name: str) -> str:
+    """Of predictions on validation, where it was measured."""
+    apart = _table(found, "distances")["predictions on validation"]
+    return plain_number(apart[name]) if name in apart else "–"
+
+
+def _rates(scores: Mapping[str, float]) -> dict[str, str]:
+    """AUC and TPR with their intervals."""
+    return {
+        f"{column} (95 % interval)": ranged(scores[name], scores[f"{name}_low"], scores[f"{name}_high"])
+        for column, name in (("AUC", "auc"), ("TPR at 1 % FPR", "tpr"))
+    }
 
 
 def membership_table(found: dict[str, Any]) -> pd.DataFrame:
     """Score shift, AUC and TPR at 1 % FPR of the model before and after, and of the yardsticks."""
     import pandas as pd
 
-    table = _table(found, "membership").loc[list(MODELS)]
-    columns: dict[str, list[str]] = {"model": list(MODELS.values())}
-    columns["score shift"] = [signed(value, 2) for value in table["shift"]]
-    for column, name in (("AUC", "auc"), ("TPR at 1 % FPR", "tpr")):
-        values = zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
-        columns[f"{column} (95 % interval)"] = [ranged(*line) for line in values]
-    return pd.DataFrame(columns)
+    table = _table(found, "membership")
+    return pd.DataFrame(
+        {"model": told, "score shift (nats)": signed(table.loc[name, "shift"], 2), **_rates(table.loc[name])}
+        for name, told in MODELS.items()
+    )
 
 
 def distance_table(found: dict[str, Any]) -> pd.DataFrame:

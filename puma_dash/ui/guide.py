@@ -96,7 +96,7 @@ GLOSSARY = {
     "AUC": "Chance that a row of one kind scores beyond a row of the other, ties counting half: .5 cannot "
     "tell them apart, 1 always does.",
     "linear datamodeling score, LDS": "Rank correlation, over random halves of the training rows, of what "
-    "retraining on a half does to the criterion with what the scores of its rows add up to.",
+    "retraining on a half does to the criterion with the sum of the scores of the rows left out.",
     "recorder": "A small object in a training loop, three lines of code, that keeps what some methods ask "
     "for later: where training began, checkpoints, batches. The demos come with its records.",
     "checkpoint": "The weights as they were after some epoch of training, kept with the learning rate.",

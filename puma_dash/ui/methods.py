@@ -165,11 +165,11 @@ def flips_table(found: dict[str, Any]) -> pd.DataFrame:
 
 def flips_sentence(table: pd.DataFrame) -> str:
     """Which method finds wrong labels best here, and where psi stands."""
-    best = table.iloc[0]
-    told = f"{best['method']} finds most: {best['found at 10 %']} of the wrong labels in 10 % of the rows"
+    best = table.loc[table["found at 10 %"].str.split().str[0].astype(float).idxmax()]
+    told = f"In 10 % of the rows {best['method']} finds most wrong labels: {best['found at 10 %']} of them"
     psi = table[table["method"] == name_of("psi")]
-    if len(psi) and psi.index[0]:
-        told += f"; psi {psi.iloc[0]['found at 10 %']}"
+    if len(psi) and best["method"] != name_of("psi"):
+        told += f"; psi {psi['found at 10 %'].iloc[0]}"
     return f"{told}."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +29,25 @@ DEFAULTS: dict[str, Any] = {
     "intent": "unseen",
     "options": {},
 }
+
+
+WHOLE = ("retrain", "fine_tune", "amnesiac", "sisa")
+"""They remove rows whole, and know no strength."""
+LINEAR = ("puma", "influence")
+"""What they do is forecast by psi."""
+
+
+def unusable(methods: Mapping[str, str | None], upweight: Sized) -> dict[str, str]:
+    """Why methods cannot be used, for each that cannot.
+
+    Args:
+        methods: method -> the reason why the project cannot use it, or None.
+        upweight: the rows that are to count more.
+    """
+    found = {method: reason for method, reason in methods.items() if reason is not None}
+    if len(upweight):
+        found.setdefault("amnesiac", "it can only take back batches, but rows are to be up-weighted.")
+    return found
 
 
 def plan_of_draft(

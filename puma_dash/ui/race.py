@@ -9,20 +9,18 @@ import streamlit as st
 
 from puma_dash.ui.compare import Record, race_table
 from puma_dash.ui.cost import cost, cost_sentence
-from puma_dash.ui.evidence import ask, evidence_of, refusal, yardstick
+from puma_dash.ui.evidence import ask, evidence_of, refusal, removal_table
 from puma_dash.ui.panels import job
-from puma_dash.ui.patching import keep_plan, plan_name
+from puma_dash.ui.patching import WHOLE, keep_plan, plan_name, unusable
 from puma_dash.ui.state import Context
-from puma_dash.ui.text import METHODS, escape
+from puma_dash.ui.text import METHODS, READ_REMOVAL, escape
 
-RUNNERS = ("retrain", "influence", "fine_tune", "unrolled_sgd", "amnesiac", "sisa", "gradient_ascent")
-WHOLE = ("retrain", "fine_tune", "amnesiac", "sisa")
-"""They remove rows whole, and know no strength."""
+RUNNERS = ("puma", "retrain", "influence", "fine_tune", "unrolled_sgd", "amnesiac", "sisa", "gradient_ascent")
 ACROSS = 4
 
 
 def rival_plan(plan: dict[str, Any], method: str) -> dict[str, Any]:
-    """``plan`` carried out by another method; some know no strength, and none knows steps."""
+    """``plan`` carried out by another method with its defaults, in one step; some know no strength."""
     strength = 1.0 if method in WHOLE else plan["strength"]
     return {**plan, "method": method, "options": {}, "steps": 1, "intent": "unseen", "strength": strength}
 
@@ -40,15 +38,16 @@ def race(here: Context, record: Record) -> None:
             waiting.append(method)
         else:
             runners[METHODS[method]] = finished
-    known = {name: found for name, runner in runners.items() if (found := evidence_of(runner.key))}
-    st.dataframe(race_table(runners, known), hide_index=True)
+    st.dataframe(race_table(runners), hide_index=True)
     n, split = record.validation["n"], record.validation["split"]
     st.caption(
         f"After the patch, on {split}, n = {n:,}; in brackets the 95 % interval of the change. Seconds are "
         "those of this machine, without what preparing the project has already factored."
     )
+    known = {name: found for name, runner in runners.items() if (found := evidence_of(runner.key))}
     if known:
-        st.caption(yardstick(next(iter(known.values()))))
+        st.dataframe(removal_table(runners, known), hide_index=True)
+        st.caption(READ_REMOVAL)
     unknown = [runner for name, runner in runners.items() if name not in known]
     if unknown and not refusal(here.task, record.info["plan"]):
         ask(here, unknown, "Evidence for all that have run", "race evidence", device)
@@ -72,7 +71,7 @@ def _start(here: Context, record: Record, method: str, device: str) -> None:
             st.rerun()
         return
     assert here.overview is not None
-    refused = here.overview.info["methods"][method]
+    refused = unusable(here.overview.info["methods"], record.info["plan"]["upweight"]).get(method)
     known = None if refused else cost(here, plan, device)
     if st.button(
         f"Run: {METHODS[method]}",

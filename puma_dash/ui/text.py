@@ -65,6 +65,10 @@ READ_DISTANCES = (
     "predictions the mean total variation (0 the same, 1 disjoint). Another retraining is the floor: as much "
     "comes from the seed alone."
 )
+READ_REMOVAL = (
+    "On the removed rows: at an AUC of 0.5 and a TPR of 0.01 a membership attack does not tell the model "
+    "from retraining. In brackets the yardsticks, retraining itself among them. Evidence, no proof."
+)
 READ_RAILS = (
     "Change on {split}, negative is better. Pass: surely within what is allowed; fail: surely beyond it; "
     "inconclusive: these rows do not tell. All verdicts together are wrong with a chance of at most 5 %: p "
@@ -290,12 +294,11 @@ METHODS = {
     "unrolled_sgd": "Unrolled SGD",
     "gradient_ascent": "Ascent (a warning)",
 }
-METHOD_NOTES = {
-    "puma": "Removes the rows' influence and re-weights others, so that what must hold, holds.",
-    "influence": "Removes the rows' influence and nothing else: no compensation, no guard rails.",
-    "retrain": "Trains anew without the rows: the answer patches are compared with. Nothing is held. It uses "
-    "the project's own trainer, or else our Adam recipe, which is not the author's.",
+KNOWS = {
+    "whole": "It removes rows whole: it knows no strength, no steps, no intent and no compensation.",
+    "strength": "It knows a strength, but no steps, no intent and no compensation.",
 }
+NOT_HELD = "What must not get worse is measured and judged, but nothing is done to hold it."
 
 
 def with_half(value: float, half: float | None) -> str:

@@ -19,6 +19,7 @@ from puma_dash.core.evaluation.membership import (
     logits,
     tpr_at,
 )
+from puma_dash.core.unlearning.sisa import Ensemble
 
 from .cases import CASES, case, flat, mlp
 
@@ -119,6 +120,15 @@ def test_a_patch_that_does_nothing_shows_as_one(project, retrained):
     table = puma.removal_evidence(project, idle, references=4).membership
     assert table.loc["after"].equals(table.loc["before"])
     assert table.loc["after", "auc"] > 0.9
+
+
+def test_an_ensemble_has_predictions_to_compare_and_no_parameters(project, retrained, evidence):
+    vote = Ensemble([retrained.model, retrained.model], project.loss)
+    found = puma.removal_evidence(project, dataclasses.replace(retrained, model=vote), references=5)
+    assert np.isnan(found.distances.loc["after", "parameters"])
+    for name in ("predictions on validation", "predictions on the rows"):
+        assert found.distances.loc["after", name] == pytest.approx(evidence.distances.loc["after", name])
+    assert found.membership.loc["after", "auc"] == pytest.approx(evidence.membership.loc["after", "auc"])
 
 
 def test_distances_are_means_over_references(project, retrained, evidence):

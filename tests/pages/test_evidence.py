@@ -61,6 +61,7 @@ def evidence(prepared, patches):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retraining.Training, "without", counted)
+        patch.setattr(retraining, "PAYS", float("inf"))  # whatever else runs on this machine
         for names in (patches[:1], patches[:2], patches[:2]):
             prepared.close()  # as after a new start of the worker
             counts.append(0)
@@ -85,10 +86,6 @@ def visit(open_page, monkeypatch):
     return visited
 
 
-def race(at):
-    return next(d.value for d in at.dataframe if "method" in d.value).set_index("method")
-
-
 def test_the_references_train_once_for_all_methods_whatever_became_of_the_worker(evidence):
     assert evidence == [16, 0, 0]
 
@@ -110,7 +107,7 @@ def test_it_is_told_beside_what_retraining_gets(visit, patches, evidence):
     assert kept["sentence"] in said
     assert "no proof of removal" in said
     assert "Evidence for this patch" not in [b.label for b in at.button]
-    table = next(d.value for d in at.dataframe if "score shift" in d.value)
+    table = next(d.value for d in at.dataframe if "score shift (nats)" in d.value)
     assert table["model"].tolist() == [
         "before the patch", "after the patch", "another retraining", "retrained with the rows",
     ]  # fmt: skip
@@ -128,12 +125,12 @@ def test_it_is_told_beside_what_retraining_gets(visit, patches, evidence):
 
 def test_the_race_has_it_for_those_it_was_computed_of(visit, patches, evidence, jobs):
     at = visit(patches)
-    found = race(at)
-    assert found["membership AUC"].str.contains("to").tolist() == [True, True, False]
+    found = next(d.value for d in at.dataframe if {"method", "loss on removed rows"} <= set(d.value))
+    assert found["method"].tolist()[:2] == ["PUMA patch (this one)", "Naive influence removal"]
+    assert found["method"].str.startswith("(").tolist()[2:] == [True] * 3
     kept = Store(home() / "cache").load(evidence_key(patches[1])).info
     apart = pd.DataFrame(**kept["distances"]).loc["after", "predictions on validation"]
-    assert found.loc["Naive influence removal", "distance to retraining"] == f"{apart:.3f}"
-    assert "Retraining itself, one against others: membership AUC" in texts(at)
+    assert found["distance to retraining (predictions on validation)"][1] == f"{apart:.3f}"
     at.button(key="race evidence").click().run()
     task, params = jobs.submitted[-1]
     assert (task, params["patches"]) == ("evidence", patches[2:])  # only the one that lacks it
@@ -148,7 +145,7 @@ def test_the_cost_is_told_before_the_button_is_pressed(visit, prepared, patches,
     jobs.now = {"status": "done", "result": {}}
     at.run()
     assert "Trains 16 models, 8 with the rows and 8 without: " in texts(at)
-    assert " at most, " in texts(at)
+    assert " one by one, " in texts(at)
     button(at, "Evidence for this patch").click()
     jobs.now = {"status": "running", "done": 0.3, "total": 1.0}
     at.run()

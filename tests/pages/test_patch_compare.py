@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from puma_dash.ui import state
+from puma_dash.core.unlearning import UNLEARNERS
+from puma_dash.ui import state, text
 from puma_dash.ui.became import flipped
 from puma_dash.ui.figures import thumbnails
 from puma_dash.ui.patching import keep_plan, plan_of_draft
@@ -254,8 +255,9 @@ def test_groups_of_rows_before_and_after(open_page, prepared, compared):
 def test_a_race_is_run_and_remembered(open_page, prepared, jobs, compared):
     keep(patch=compared)
     at = open_page(COMPARE, project="radial", draft=DRAFT)
-    assert [task for task, _ in jobs.submitted][-6:] == ["estimate"] * 6
+    assert [task for task, _ in jobs.submitted].count("estimate") == 5
     assert at.button(key="race sisa").disabled  # a demo has no ensemble of shards
+    assert at.button(key="race amnesiac").disabled  # the plan up-weights a row
     assert any("which SISA needs" in caption.value for caption in at.caption)
     at.button(key="race influence").click().run()
     task, params = jobs.submitted[-1]
@@ -350,3 +352,70 @@ def test_decisions_carry_who_decided(open_page, prepared, psi, monkeypatch):  # 
     params = {"source": "radial", "version": None, "patch": name, "why": "", "who": "x" * 300}
     prepared.accept(params, lambda *_: None, None)
     assert state.ledger().decision(name).who == "x" * 200
+
+
+def chosen(at, method):
+    return at.selectbox(key="method").set_value(method).run()
+
+
+def offered(at):
+    """Keys of the widgets that set how a plan is carried out."""
+    keys = {widget.key for kind in (at.slider, at.radio, at.toggle) for widget in kind}
+    return keys & {"strength", "steps", "intent", "sparsity", "two_sided"}
+
+
+def test_every_method_is_offered_and_those_that_cannot_run_say_why(open_page, prepared):
+    keep(Draft(remove=(1, 2, 3)))
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert at.selectbox(key="method").options == [
+        text.METHODS[key] + " (not here)" * (key == "sisa") for key in UNLEARNERS
+    ]
+    assert [box.label for box in at.expander if "cannot" in box.label] == [
+        "1 of 8 methods cannot be used here"
+    ]
+    assert not button(at, "Patch: remove 3").disabled
+    at = chosen(at, "sisa")
+    assert button(at, "Patch: remove 3").disabled
+    assert "Not here: expected an ensemble trained on shards" in texts(at)
+
+
+def test_batches_that_are_taken_back_cannot_count_a_row_twice(open_page, prepared, jobs):
+    keep(Draft(remove=(1, 2, 3)))
+    at = chosen(open_page(PATCH, project="radial", draft=DRAFT), "amnesiac")
+    assert not button(at, "Patch: remove 3").disabled
+    keep(Draft(remove=(1, 2, 3), upweight={4: 1.0}), settings={"method": "amnesiac"})
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert button(at, "Patch: remove 3, up-weight 1").disabled
+    assert "can only take back batches" in texts(at)
+
+
+@pytest.mark.parametrize(
+    ("method", "knows"),
+    [
+        ("puma", {"strength", "steps", "intent", "sparsity", "two_sided"}),
+        *((method, {"strength"}) for method in ("influence", "unrolled_sgd", "gradient_ascent")),
+        *((method, set()) for method in ("retrain", "fine_tune", "amnesiac")),
+    ],
+)
+def test_a_method_is_asked_for_what_it_knows_only(open_page, prepared, jobs, method, knows):
+    settings = {"method": method, "steps": 6, "strength": 0.5, "options": {"sparsity": 0.3}}
+    keep(Draft(remove=(1, 2, 3)), settings={**settings, "tolerance": {"cross_entropy": 5.0}})
+    at = open_page(PATCH, project="radial", draft=DRAFT)
+    assert offered(at) == knows
+    assert ("nothing is done to hold it" in texts(at)) == (method != "puma")
+    next(b for b in at.button if b.label.startswith(("Patch: ", "Retrain: "))).click().run()
+    task, params = jobs.submitted[-1]
+    assert task == "patch"
+    plan = Store(home() / "cache").load(params["plan"]).info
+    assert plan["method"] == method
+    assert plan["strength"] == (0.5 if "strength" in knows else 1.0)
+    assert plan["steps"] == (6 if "steps" in knows else 1)
+    assert plan["options"].get("sparsity") == (0.3 if "sparsity" in knows else None)
+    assert plan["tolerance"] == {"cross_entropy": 5.0}
+    name = run(prepared, jobs.submitted)["patch"]
+    keep(patch=name)
+    at = open_page(COMPARE, project="radial", draft=DRAFT)
+    assert not at.exception, at.exception
+    race = next(d.value for d in at.dataframe if "time" in d.value)
+    assert race["method"].tolist() == [f"{text.METHODS[method]} (this one)"]
+    assert ("race puma" in {b.key for b in at.button}) == (method != "puma")

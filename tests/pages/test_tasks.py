@@ -135,6 +135,14 @@ def test_rows_get_new_targets(regression, visit):
     assert frame["target after"].tolist() == ["123.5", "123.5"]
 
 
+def test_another_method_holds_what_a_regression_knows(regression, visit, jobs):
+    draft = replace(of(Draft(remove=range(5))), settings={"method": "influence"})
+    button(visit(regression, "pages/3_Patch.py", draft), "Patch: remove 5").click().run()
+    task, params = jobs.submitted[-1]
+    assert task == "patch"
+    assert Store(home() / "cache").load(params["plan"]).info["hold"] == ["squared_error"]
+
+
 def test_what_the_model_predicts_may_become_the_target(regression, visit):
     at = visit(regression, "pages/2_Explore.py", of(Draft(selection=[3])))
     at.segmented_control(key="new_target").set_value("the model's prediction").run()
@@ -166,7 +174,7 @@ def test_a_patch_is_compared_accepted_reported_and_replayed(project, prepared, v
         assert "McNemar" not in said
     about = {"source": project, "version": None, "patch": key, "why": "wrong rows"}
     version = run(prepared.accept, about)["version"]
-    ledger = prepared._ledger()
+    ledger = prepared.ledger()
     assert "test" in ledger.entry(version).details
     at = visit(project, "pages/4_Compare.py", replace(of(Draft(**marks)), patch=key))
     assert "On test:" in texts(at).replace("**", "")

@@ -203,7 +203,7 @@ def test_the_race_has_the_metrics_of_values():
     found = race_table({"one": Record("", {"seconds": 3.0, "comparison": compared()})})
     assert found["RMSE"][0] == "61.300 (−1.200 to +0.100)"
     assert found["closer, further"][0] == "60, 38"
-    assert found["loss on removed rows"][0] == "4,659.1"
+    assert found["loss on removed"][0] == "4,659.1"
 
 
 def test_charts_before_and_after():

@@ -8,6 +8,8 @@ import torch
 
 import puma_dash as puma
 from puma_dash.core import api
+from puma_dash.core.curvature import inverse_of
+from puma_dash.core.engine import engine_of
 from puma_dash.core.plan import PatchPlan
 from puma_dash.core.types import ProjectError
 from puma_dash.core.unlearning.sisa import Ensemble
@@ -106,6 +108,72 @@ def test_what_was_asked_before_does_not_move_a_bit(home):
     used = api.patch(project, plan, device="cpu")
     assert torch.equal(warm.delta, cold.delta)
     assert not torch.equal(used.delta, cold.delta)
+
+
+@pytest.mark.parametrize("method", ["retrain", "fine_tune", "gradient_ascent"])
+def test_other_methods_are_made_again_bit_for_bit_too(method):
+    plan = PatchPlan(remove=tuple(range(20)), method=method)
+    one, two = (provenance.patch_anew(small_project(), plan, seed=4, device="cpu") for _ in range(2))
+    assert provenance.hashes(small_project(), one) == provenance.hashes(small_project(), two)
+
+
+class Kept:
+    """What is kept on disk, and the names of what had to be computed."""
+
+    def __init__(self, folder):
+        self.store, self.made = Store(folder), []
+
+    def __call__(self, name, compute):
+        def noted():
+            self.made.append(name.split()[0])
+            return compute(), {}
+
+        return self.store.fetch(key(name), noted).arrays
+
+
+@pytest.mark.parametrize("method", ["puma", "influence"])
+def test_what_is_held_is_solved_once_for_all_patches_and_moves_no_bit(tmp_path, method):
+    project, kept, solved = small_project(), Kept(tmp_path), []
+    for rows, held in ((20, HELD), (20, HELD), (30, HELD), (20, HELD[::-1]), (20, HELD[:1])):
+        tolerance = dict.fromkeys(held, 9.0)
+        plan = PatchPlan(remove=tuple(range(rows)), hold=held, tolerance=tolerance, method=method)
+        kept.made.clear()
+        found = provenance.patch_anew(project, plan, seed=0, device="cpu", keep=kept)
+        solved.append("influences" in kept.made)
+        replayed = provenance.patch_anew(project, plan, seed=0, device="cpu")
+        assert torch.equal(found.delta, replayed.delta)
+        assert np.array_equal(found.weights, replayed.weights)
+        assert found.predicted == replayed.predicted
+        assert found.diagnostics["residual"] == replayed.diagnostics["residual"]
+    assert solved == [True, False, False, True, True]
+
+
+def test_psi_that_a_page_asked_for_first_is_the_psi_of_a_patch(tmp_path):
+    project, kept = small_project(), Kept(tmp_path)
+    project.memo["store"] = kept
+    psi = api.value(project, criterion="brier", device="cpu")
+    assert kept.made.count("influences") == 1
+    plan = PatchPlan(remove=tuple(range(20)), hold=("brier",), tolerance={"brier": 9.0})
+    found = provenance.patch_anew(project, plan, seed=0, device="cpu", keep=kept)
+    assert kept.made.count("influences") == 1
+    assert torch.equal(found.delta, provenance.patch_anew(project, plan, seed=0, device="cpu").delta)
+    again = small_project()
+    again.memo["store"] = kept
+    read = api.value(again, criterion="brier", device="cpu")
+    assert np.array_equal(read.scores, psi.scores)
+    assert read.diagnostics == psi.diagnostics
+
+
+def test_what_an_engine_solves_later_is_not_kept(tmp_path):
+    """Its last bits are those of one history, and no other worker's."""
+    project, kept = small_project(), Kept(tmp_path)
+    project.memo["store"] = kept
+    engine = engine_of(project, "cpu")
+    inverse_of(engine, "auto")(engine.theta[None])
+    for criterion in HELD:
+        api.value(project, criterion=criterion, device="cpu")
+    assert "influences" not in kept.made
+    assert "preconditioner" in kept.made
 
 
 def test_the_hash_of_rows_covers_what_is_marked_and_what_the_rows_are():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from puma_dash.core.curvature.base import Estimate
+from puma_dash.core.curvature import inverse_of, settled
+from puma_dash.core.curvature.base import Curvature, Estimate
 from puma_dash.core.curvature.costs import BACKWARD, FORWARD_MODE, RECORDED, Costs
 from puma_dash.core.curvature.streams import Stream
 from puma_dash.core.layers import Layout
@@ -56,6 +60,39 @@ def influences_of(engine: Engine, criteria: Sequence[Criterion], inverse: Invers
                 {**inverse.facts, **solution.facts, **took},
             )
     return [known[criterion] for criterion in criteria]
+
+
+def ask_first(engine: Engine, criteria: Sequence[Criterion], curvature: str | Curvature) -> None:
+    """Has ``engine`` know the influences on ``criteria``, kept on disk, if this is its first question.
+
+    What is solved first depends on nothing but the project, the criteria and the curvature, to the last bit:
+    so it may be read where it was solved before. A later answer depends on what was asked earlier (which
+    criteria were solved as one block, how far the sample of rows has grown), and is neither kept nor read.
+    """
+    chosen = settled(engine, curvature)
+    if not criteria or chosen in engine.memo or ("rows", chosen) in engine.memo:
+        return
+    inverse = inverse_of(engine, chosen)
+
+    def solve() -> dict[str, np.ndarray]:
+        found = influences_of(engine, criteria, inverse)
+        numbers = [(of.value, of.residual, of.iterations) for of in found]
+        return {
+            "directions": torch.stack([of.direction for of in found]).numpy(force=True),
+            "psi": torch.stack([of.psi for of in found]).numpy(force=True),
+            "numbers": np.array(numbers, dtype=np.float64),
+            "facts": np.frombuffer(json.dumps([of.facts for of in found], default=float).encode(), np.uint8),
+        }
+
+    asked = sha256(repr((list(criteria), chosen)).encode()).hexdigest()
+    kept = engine.keep(f"influences {asked}", solve)
+    directions, psi = (torch.from_numpy(kept[name]).to(engine.device) for name in ("directions", "psi"))
+    engine.memo[inverse] = {
+        criterion: Influence(value, directions[k], psi[k], residual, int(iterations), facts)
+        for k, (criterion, (value, residual, iterations), facts) in enumerate(
+            zip(criteria, kept["numbers"].tolist(), json.loads(kept["facts"].tobytes()), strict=True)
+        )
+    }
 
 
 def scores(engine: Engine, directions: Tensor) -> Tensor:

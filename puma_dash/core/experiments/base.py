@@ -79,7 +79,7 @@ def told_value(table: pd.DataFrame, of: dict[str, Any], name: str, digits: int =
 
 def verdict(agrees: bool) -> str:
     """How what was found compares with what the source shows."""
-    return "It agrees with the source" if agrees else "It does not agree with the source"
+    return f"On average over the seeds it {'agrees' if agrees else 'does not agree'} with the source"
 
 
 def mean_of(table: pd.DataFrame, of: dict[str, Any], name: str) -> float:

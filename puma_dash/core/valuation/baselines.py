@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from puma_dash.core.curvature.base import Estimate
+from puma_dash.core.curvature.costs import Costs
 from puma_dash.core.registry import Described, seed_field
 
 if TYPE_CHECKING:
@@ -33,6 +35,11 @@ class NegativeLoss(Described):
         """Minus the training losses (n,), in nats or squared target units."""
         return -engine.loss.plain(engine.outputs("train"), engine.split("train").targets), {}
 
+    def estimate(self, engine: Engine) -> Estimate:
+        """What a forward pass over the rows will cost."""
+        costs = Costs.of(engine)
+        return Estimate(costs.passes(engine.n), int(costs.graph(engine.batch_size)), "a forward pass")
+
 
 @dataclass(frozen=True)
 class Random(Described):
@@ -50,3 +57,7 @@ class Random(Described):
         """Scores (n,) from 0 to 1."""
         generator = torch.Generator().manual_seed(self.seed)
         return torch.rand(engine.n, generator=generator, dtype=torch.float64), {}
+
+    def estimate(self, engine: Engine) -> Estimate:
+        """Nothing."""
+        return Estimate(0.0, 0, "nothing")

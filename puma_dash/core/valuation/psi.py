@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from puma_dash.core.curvature import Curvature, inverse_of
 from puma_dash.core.curvature.forms import form_of
-from puma_dash.core.curvature.influence import influences_of
+from puma_dash.core.curvature.influence import ask_first, influences_of
 from puma_dash.core.registry import Described
 from puma_dash.core.valuation.leverage import corrected_psi
 
@@ -39,8 +39,8 @@ class Psi(Described):
         self, engine: Engine, criterion: Criterion, curvature: str | Curvature
     ) -> tuple[Tensor, dict[str, Any]]:
         """psi (n,) and how it was computed."""
-        inverse = inverse_of(engine, curvature)
-        (found,) = influences_of(engine, [criterion], inverse)
+        ask_first(engine, [criterion], curvature)
+        (found,) = influences_of(engine, [criterion], inverse_of(engine, curvature))
         psi, facts = found.psi, found.facts
         if self.leverage:
             begin = time.perf_counter()

@@ -13,7 +13,8 @@ JUDGES = {
         r"\sigma_{out})$ with $\phi_i = \log \tfrac{p_i}{1 - p_i}$ of the row's label, and an AUC of .5 "
         "where patched and retrained models cannot be told apart.",
         needs="It needs classes, a trainer, and at least four retrainings with the rows and four without.",
-        cost="It takes sixteen trainings by default, which serve all methods on the same plan.",
+        cost="It takes sixteen trainings by default: half of them serve every plan, the others all methods "
+        "on the same one.",
         misleads="It is evidence about these rows, this attack and these references and never proof, and an "
         "AUC far below .5 is no success either: the model was pushed past retraining, or broken.",
     ),
@@ -33,15 +34,17 @@ JUDGES = {
     ),
     "linear_datamodeling": MethodText(
         label="linear datamodeling score (LDS)",
-        reference="Ilyas et al. (2022), Datamodels: predicting predictions from training data; Park et al. "
-        "(2023), TRAK: attributing model behavior at scale",
+        reference="Ilyas, Park, Engstrom, Leclerc & Madry (2022), Datamodels: predicting predictions from "
+        "training data; Park, Georgiev, Ilyas, Leclerc & Madry (2023), TRAK: attributing model behavior at "
+        "scale",
         idea="The model is retrained on many random halves of the rows, and a method is good if the scores "
-        "of the rows in each half, simply added up, put these models in the right order.",
-        formula=r"$\rho\left(\sum_{j \in S} v_j,\; -C(\theta_S)\right)$, the Spearman correlation over "
+        "of the rows left out, simply added up, put these models in the right order.",
+        formula=r"$\rho\left(C(\theta_S),\, \sum_{j \notin S} v_j\right)$, the Spearman correlation over "
         r"random halves $S$, with scores $v_j$ and the model $\theta_S$ retrained on $S$.",
-        needs="It needs a trainer, and a method that scores rows for a criterion.",
-        cost="It takes one training on half of the rows for each half, which serve all methods at once.",
+        needs="It needs a trainer, and methods that score the rows for a criterion.",
+        cost="It takes two trainings on each of 32 halves by default, which serve all methods at once.",
         misleads="Halves are far from the few rows that a patch removes, and noise of training keeps even "
-        "perfect scores below 1, so compare methods with each other, with intervals.",
+        "perfect scores below 1, so compare methods with each other and with what one retraining says of "
+        "another.",
     ),
 }
