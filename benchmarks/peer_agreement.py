@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,12 @@ def captum_influence(case: Case) -> Tensor:
     return explain.influence((case["test_x"], case["test_y"])).mean(0) * n
 
 
+def single(case: Case) -> Case:
+    """The case in float32, for what knows nothing else."""
+    found = {name: case[name].float() for name in ("x", "test_x")}
+    return {**case, **found, "model": copy.deepcopy(case["model"]).float()}
+
+
 # --- dattri ------------------------------------------------------------
 
 
@@ -140,12 +147,11 @@ def dattri_representer(case: Case) -> Tensor:
     features = torch.cat([features, torch.ones_like(features[:, :1])], 1)
     classes = case["model"][-1].out_features
     certain = 1e4 * one_hot(case["y"], classes).to(features)  # it takes logits
-    settings = {"loss_func": cross_entropy, "lambda_l2": case["l2"] / 2}
+    decay = case["l2"] / 2  # its penalty has no factor 1/2
     start = torch.zeros(classes, features.shape[1], dtype=features.dtype)
-    theta = rps_finetune_theta(features, certain, start, num_epoch=3_000, **settings)
-    alpha = get_rps_weight(
-        theta, settings["loss_func"], features, certain, torch.arange(classes), case["l2"] / 2
-    )
+    theta = rps_finetune_theta(features, certain, start, cross_entropy, decay, num_epoch=3_000)
+    summed = partial(cross_entropy, reduction="sum")  # it divides by n itself
+    alpha = get_rps_weight(theta, summed, features, certain, torch.arange(classes), decay)
     return -alpha.norm(dim=1) * features.square().sum(1)
 
 
@@ -169,7 +175,7 @@ METHODS: dict[str, Callable[[Case], Tensor]] = {
     "captum NaiveInfluenceFunction": captum_influence,
     "dattri IF, explicit": lambda case: dattri_influence(case, "Explicit"),
     "dattri IF, CG": lambda case: dattri_influence(case, "CG", max_iter=500),
-    "dattri IF, Arnoldi": lambda case: dattri_influence(case, "Arnoldi", proj_dim=200, max_iter=200),
+    "dattri IF, Arnoldi": lambda case: dattri_influence(single(case), "Arnoldi", proj_dim=50),
     "dattri RPS": dattri_representer,
     "dattri KNN-Shapley": dattri_knn_shapley,
 }

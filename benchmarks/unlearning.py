@@ -22,20 +22,30 @@ from puma_dash.core.experiments.base import mean_of, summary
 REFERENCES = {"digits": 8, "mnist": 4}
 """Retrained models of each kind: on MNIST each takes ten seconds and more."""
 HELD = {"hold": ("cross_entropy",)}
-WAYS = {
-    "PUMA, one step": HELD,
-    "PUMA, three steps": {**HELD, "steps": 3},
-    "PUMA, eight steps": {**HELD, "steps": 8},
-    "naive influence removal": {"method": "influence"},
-    "fine-tuning, 5 epochs": {"method": "fine_tune"},
-    "SISA, 5 shards of 3 slices": {"method": "sisa"},
-    "Amnesiac ML": {"method": "amnesiac"},
-    "unrolled SGD": {"method": "unrolled_sgd"},
-    "gradient ascent, 10 steps": {"method": "gradient_ascent"},
-    "retraining from scratch": {"method": "retrain"},
-}
 BEFORE, EXACT, FLOOR = "before", "retraining from scratch", "another retraining"
 YARDSTICKS = (BEFORE, EXACT, FLOOR)
+
+
+def ways(ascent: float) -> dict[str, dict[str, Any]]:
+    """What is asked for, by name; steps of gradient ascent that are too large end in no finite model."""
+    held = {"hold": ("cross_entropy",)}
+    return {
+        "PUMA, one step": held,
+        "PUMA, three steps": {**held, "steps": 3},
+        "PUMA, eight steps": {**held, "steps": 8},
+        "naive influence removal": {"method": "influence"},
+        "fine-tuning, 5 epochs": {"method": "fine_tune"},
+        "SISA, 5 shards of 3 slices": {"method": "sisa"},
+        "Amnesiac ML": {"method": "amnesiac"},
+        "unrolled SGD": {"method": "unrolled_sgd"},
+        f"gradient ascent, 10 steps of {ascent:g}": {
+            "method": puma.UNLEARNERS["gradient_ascent"](learning_rate=ascent)
+        },
+        EXACT: {"method": "retrain"},
+    }
+
+
+WAYS = {"digits": ways(0.05), "mnist": ways(0.01)}
 SEEDS = {"digits": range(10), "mnist": range(3)}
 DIGITS = {
     "CPU seconds": 2,
@@ -52,10 +62,10 @@ READ = (
     "Predictions apart: mean total variation to those of retraining; parameters apart: |theta - theta of "
     "retraining|, which says little where retrainings are as far from each other. Both are means over the "
     "references, models retrained without the rows; the last line is one of these against the others, the "
-    "nearest that seeds allow. Membership: how well the removed rows' scores are told from those of retraining "
-    "(AUC .5, shift 0: not at all). The flipped rows lie in every shard and every batch, so that SISA retrains "
-    "its whole ensemble, trained ahead, and Amnesiac ML takes all of training back. Seconds of PUMA and of "
-    "naive removal include calibrating the damping."
+    "nearest that seeds allow. Membership: how well the removed rows' scores are told from those of "
+    "retraining (AUC .5, shift 0: not at all). The flipped rows lie in every shard and every batch, so that "
+    "SISA retrains its whole ensemble, trained ahead, and Amnesiac ML takes all of training back. Seconds of "
+    "PUMA and of naive removal include calibrating the damping."
 )
 
 
@@ -90,22 +100,22 @@ def of_seed(key: str, seed: int) -> list[dict[str, Any]]:
         return project[0]
 
     def measured(name: str) -> list[dict[str, Any]]:
-        return kept(f"unlearning {key} {name} {seed}", lambda: lines(there(), name, REFERENCES[key]))
+        return kept(f"unlearning {key} {name} {seed}", lambda: lines(there(), name, key))
 
-    found = [line for name in WAYS for line in measured(name)]
-    order = [BEFORE, *WAYS, FLOOR]
+    found = [line for name in WAYS[key] for line in measured(name)]
+    order = [BEFORE, *WAYS[key], FLOOR]
     return sorted(found, key=lambda line: order.index(line["way"]))
 
 
-def lines(project: puma.Project, name: str, references: int) -> list[dict[str, Any]]:
+def lines(project: puma.Project, name: str, key: str) -> list[dict[str, Any]]:
     """What one way does; from retraining also its two yardsticks, which do nothing."""
     rows = tuple(np.flatnonzero(project.train.meta["flipped"]).tolist())
-    plan, fresh = puma.PatchPlan(remove=rows, **WAYS[name]), dataclasses.replace(project)
+    plan, fresh = puma.PatchPlan(remove=rows, **WAYS[key][name]), dataclasses.replace(project)
     assert fresh.fingerprint == project.fingerprint  # and is known before the clock starts
     begin = time.process_time()
     patch = puma.patch(fresh, plan, device="cpu")
     seconds = time.process_time() - begin
-    evidence = puma.removal_evidence(project, patch, references, jobs=1, device="cpu")
+    evidence = puma.removal_evidence(project, patch, REFERENCES[key], jobs=1, device="cpu")
 
     def told_of(way: str, at: str, model: nn.Module | None, **more: float) -> dict[str, Any]:
         apart, membership = evidence.distances.loc[at], evidence.membership.loc[at]
