@@ -22,7 +22,6 @@ from puma_dash.core.experiments.base import mean_of, summary
 
 REFERENCES = {"digits": 8, "mnist": 4}
 """Retrained models of each kind: on MNIST each takes ten seconds and more."""
-HELD = {"hold": ("cross_entropy",)}
 BEFORE, EXACT, FLOOR = "before", "retraining from scratch", "another retraining"
 YARDSTICKS = (BEFORE, EXACT, FLOOR)
 

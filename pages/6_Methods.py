@@ -20,8 +20,6 @@ from puma_dash.ui.panels import chart, duration, job, ready, segments, tall
 from puma_dash.ui.race import race
 from puma_dash.ui.state import Context, entry
 
-IN_COPIES = "flipped in copies"
-SUBSETS, TRAININGS = 32, 2
 SECTIONS = {
     "Scores": "Score every row by any method; what is scored colours, ranks and selects rows on Explore.",
     "Wrong labels": "How many wrong labels does each method find, if rows are inspected in its order?",
@@ -134,7 +132,7 @@ def agreement(here: Context) -> None:
     pairs = [(a, b, table.loc[a, b]) for k, a in enumerate(table) for b in list(table)[:k]]
     most, least = max(pairs, key=lambda pair: pair[2]), min(pairs, key=lambda pair: pair[2])
     alt = " ".join(
-        f"{word} agree {a} and {b}, {value:.2f}."
+        f"{word} agree {a} and {b}, {value:.2f}.".replace("-", "−")
         for word, (a, b, value) in (("Most", most), ("Least", least))
     )
     st.markdown(f"**{text.escape(alt)}**")
@@ -176,9 +174,12 @@ def paper(here: Context) -> None:
     info = found.info
     st.markdown(f"**{text.escape(info['told'])}**")
     tables = {title: pd.DataFrame(**table) for title, table in info["tables"].items()}
-    told = f"{info['seeds']} seeds, {duration(info['seconds'])}; intervals: 95 % over seeds."
+    seeds, took = info["seeds"], duration(info["seconds"])
+    told = (
+        f"{seeds} seeds; intervals: 95 % over seeds." if seeds > 1 else "1 seed, so there are no intervals."
+    )
     alt = f"{EXPERIMENTS[key]}. {info['told']}"
-    chart(picture(key, found.arrays, tables), alt, told, key=f"figure-{key}")
+    chart(picture(key, found.arrays, tables), alt, f"{told} It took {took}.", key=f"figure-{key}")
     for title, table in tables.items():
         st.markdown(f"**{text.escape(title)}**")
         st.dataframe(readable(table), hide_index=True)

@@ -82,7 +82,8 @@ class Costs:
     @property
     def quick(self) -> list[str]:
         """Those that take little time."""
-        return [method for method in self.usable if (self.known[method] or np.inf) <= QUICK]
+        known = {method: self.known[method] for method in self.usable}
+        return [method for method, seconds in known.items() if seconds is not None and seconds <= QUICK]
 
     def seconds(self, methods: Iterable[str], times: float = 1, trainings: float = 0) -> float | None:
         """Seconds of ``times`` all of these methods and so many trainings; None where nobody knows."""
@@ -163,13 +164,17 @@ def flips_table(found: dict[str, Any]) -> pd.DataFrame:
     )
 
 
-def flips_sentence(table: pd.DataFrame) -> str:
-    """Which method finds wrong labels best here, and where psi stands."""
-    best = table.loc[table["found at 10 %"].str.split().str[0].astype(float).idxmax()]
-    told = f"In 10 % of the rows {best['method']} finds most wrong labels: {best['found at 10 %']} of them"
-    psi = table[table["method"] == name_of("psi")]
-    if len(psi) and best["method"] != name_of("psi"):
-        told += f"; psi {psi['found at 10 %'].iloc[0]}"
+def flips_sentence(found: dict[str, Any]) -> str:
+    """Which method finds wrong labels best here, whose interval overlaps its own, and where psi stands."""
+    lines = {method: held.info["line"] for method, held in found.items() if "line" in held.info}
+    shares = {method: (line["found at 10 %"], line["found at 10 % ±"]) for method, line in lines.items()}
+    best, *others = sorted(shares, key=lambda method: -shares[method][0])
+    most, half = shares[best]
+    near = [name_of(m) for m in others if shares[m][0] + (shares[m][1] or 0) >= most - (half or 0)]
+    told = f"In 10 % of the rows {name_of(best)} finds most wrong labels: {with_half(most, half)} of them"
+    told += f" (intervals overlap: {', '.join(near)})" if near else ""
+    if "psi" in others:
+        told += f"; psi {with_half(*shares['psi'])}"
     return f"{told}."
 
 

@@ -48,8 +48,8 @@ READ_AGREEMENT = {
 }
 READ_DATAMODELING = (
     "How to read this: 1 means that a method put the retrainings in the order that came out, 0 that it knew "
-    "nothing. Bars: 95 % intervals over the subsets. The dotted line is how well one retraining foresees "
-    "another with other random numbers; no method can be expected beyond it."
+    "nothing. Bars: 95 % intervals over the subsets. The dotted line is about what a perfect forecast would "
+    "reach: the rest is noise of training, estimated from how far trainings on the same rows part."
 )
 READ_TRUST = (
     "How to read this: from what retraining from scratch did to what influence says, one assumption at a "
@@ -132,7 +132,7 @@ def datamodeling_figure(table: pd.DataFrame, ceiling: float, *, subtitle: str) -
 
     Args:
         table: `label`, `score`, `low`, `high`, best first.
-        ceiling: What one retraining says of another; nan draws none.
+        ceiling: What a perfect forecast would reach; nan draws none.
         subtitle: What it rests on.
     """
     figure = canvas(
@@ -160,7 +160,7 @@ def datamodeling_figure(table: pd.DataFrame, ceiling: float, *, subtitle: str) -
             ceiling,
             line_dash="dot",
             line_color=OUTLINE,
-            annotation_text="another retraining",
+            annotation_text="limit set by noise",
             annotation_position="top left",
         )
     figure.update_xaxes(title_text="rank correlation with retraining", range=(-1.02, 1.02), showgrid=True)

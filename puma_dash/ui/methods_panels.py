@@ -91,7 +91,7 @@ def wrong_labels(here: Context, costs: Costs) -> None:
     if not len(table):
         return
     info = next(held.info for held in shown.values() if "line" in held.info)
-    st.markdown(f"**{text.escape(flips_sentence(table))}**")
+    st.markdown(f"**{text.escape(flips_sentence(shown))}**")
     over = "the wrong labels" if known else f"{info['repeats']} {'copies' if info['repeats'] > 1 else 'copy'}"
     subtitle = f"{info['flips']:,} wrong labels among {info['rows']:,} rows; 95 % intervals over {over}"
     curves = {name_of(m): held.arrays["curve"] for m, held in shown.items() if "line" in held.info}

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 
 import puma_dash as puma
-from puma_dash.core.evaluation.datamodeling import spearman
+from puma_dash.core.evaluation.datamodeling import noise_ceiling, spearman
 from puma_dash.core.types import Cancelled
 
 QUICK = {"subsets": 12, "trainings": 2, "jobs": 1}
@@ -64,6 +64,15 @@ def test_the_score_is_scipys(ties):
     a, b = (a.round(), b.round()) if ties else (a, a + b)
     assert spearman(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
     assert spearman(a, np.ones(50)) == 0
+
+
+@pytest.mark.parametrize("k", [2, 4])
+def test_the_ceiling_is_what_the_values_without_noise_would_reach(k):
+    rng = np.random.default_rng(k)
+    exact = rng.normal(size=5_000)
+    values = exact[:, None] + 1.5 * rng.normal(size=(5_000, k))
+    assert noise_ceiling(values) == pytest.approx(spearman(exact, values.mean(1)), abs=0.03)
+    assert noise_ceiling(np.column_stack([exact, -exact])) == 0
 
 
 def test_the_interval_is_that_of_the_bootstrap():
@@ -146,6 +155,8 @@ def test_agreement_is_scipys_and_counts_common_rows():
     assert overlap.loc["a", "b"] == pytest.approx(len(first[0] & first[1]) / 10)
     assert overlap.loc["a", "minus"] == 0
     assert (np.diag(overlap) == 1).all()
+    rank, _ = puma.agreement({"a": a, "constant": np.ones(200)})
+    assert rank.loc["a", "constant"] == 0
 
 
 def test_agreement_takes_valuations_of_one_project_only():

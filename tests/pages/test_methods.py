@@ -1,11 +1,15 @@
 """The Methods page: each section before anything ran, while it runs, after it failed, and with results."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+import puma_dash as puma
 from puma_dash.core.types import ProjectError
 from puma_dash.core.valuation import LeaveOneOut
 from puma_dash.ui import method_texts
+from puma_dash.ui.methods import Costs, flips_sentence
 from puma_dash.workspace.drafts import Draft
 from puma_dash.workspace.index import Index
 from puma_dash.workspace.store import Store, home
@@ -91,7 +95,7 @@ def test_rows_scored_by_other_methods_colour_and_rank_on_explore(open_page, cost
     at = at_section(open_page, "Agreement")
     assert "Most agree" in texts(at)
     scores = Store(home() / "cache").load(index.scores["KNN-Shapley"]).arrays["scores"]
-    assert scores.shape == (1_000,) or len(scores) > 100
+    assert scores.shape == (len(puma.DEMOS["radial"]().untrained().train),)
 
 
 def test_agreement_asks_for_scores_first(open_page, costs, jobs, monkeypatch):
@@ -119,6 +123,28 @@ def test_wrong_labels_flipped_in_copies_are_searched_for(open_page, costs, jobs)
     assert f"{found.idxmax()} finds most wrong labels" in texts(at).replace("\\", "")
     at.multiselect(key="flips-methods").set_value(["psi", "loss", "random", "knn_shapley"]).run()
     assert button(at, "Ask 1 more method")
+
+
+def test_methods_that_take_no_time_are_asked_without_being_chosen():
+    refused = {"psi": None, "random": None, "loss": "not here", "dvrl": None, "leave_one_out": None}
+    known = {"psi": 0.1, "random": 0.0, "loss": 0.1, "dvrl": 60.0, "leave_one_out": None}
+    assert Costs({}, refused, known, None).quick == ["psi", "random"]
+
+
+def test_the_best_finder_is_named_with_those_whose_intervals_overlap():
+    shares = {"psi": (0.5, 0.1), "loss": (0.8, 0.05), "knn_shapley": (0.9, 0.05), "random": (0.1, None)}
+    found = {
+        method: SimpleNamespace(info={"line": {"found at 10 %": share, "found at 10 % ±": half}})
+        for method, (share, half) in shares.items()
+    }
+    found["dvrl"] = SimpleNamespace(info={"refused": "it cannot"})
+    assert flips_sentence(found) == (
+        "In 10 % of the rows KNN-Shapley finds most wrong labels: 0.900 ± 0.050 of them (intervals overlap: "
+        "training loss); psi 0.500 ± 0.100."
+    )
+    assert flips_sentence({"psi": found["psi"]}).endswith(
+        "psi finds most wrong labels: 0.500 ± 0.100 of them."
+    )
 
 
 def test_a_failed_search_says_why_and_can_be_tried_again(open_page, costs, jobs):

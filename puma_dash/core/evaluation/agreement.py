@@ -26,8 +26,9 @@ def agreement(
         first: the share of the rows that counts as most suspicious.
 
     Returns:
-        The correlations, -1 to 1, and the overlaps |A and B| / |A|, 0 to 1, where A and B are the
-        ``first`` rows of either; by chance it is about ``first``. Rows of equal score count in their order.
+        The correlations, -1 to 1, 0 with scores that are all equal, and the overlaps |A and B| / |A|, 0 to 1,
+        where A and B are the ``first`` rows of either; by chance it is about ``first``. Rows of equal
+        score count in their order.
 
     Raises:
         ProjectError: the scores are of different projects or rows.
@@ -47,4 +48,4 @@ def agreement(
     for k, column in enumerate(values.values()):
         chosen[k, np.argsort(column, kind="stable")[:count]] = 1
     overlap = pd.DataFrame(chosen @ chosen.T / count, index=frame.columns, columns=frame.columns)
-    return frame.corr(method="spearman"), overlap
+    return frame.corr(method="spearman").fillna(0.0), overlap

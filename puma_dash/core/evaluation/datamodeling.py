@@ -5,12 +5,14 @@ the others get weight 0, the factor 1/n stays. The score of a method is Spearman
 subsets of the criterion's value C(theta_S) with its forecast, the sum of the scores of the rows left out:
 leaving out row j moves C by about score_j / n. 1: in the same order; 0: the scores say nothing about it.
 
-Retraining with another seed moves C, too. How well one retraining foresees another on the same rows is told
-beside it: no forecast can be expected to do much better.
+Retraining with another seed moves C, too, so that even the exact mean over all seeds would not have score 1.
+What it would have is told beside the scores: with r the mean correlation of two trainings on the same rows,
+the mean of k of them has reliability k r / (1 + (k - 1) r), and its root bounds what correlates with it.
 
 References:
     Ilyas, Park, Engstrom, Leclerc & Madry (2022), Datamodels: predicting predictions from training data.
     Park, Georgiev, Ilyas, Leclerc & Madry (2023), TRAK: attributing model behavior at scale.
+    Spearman (1910), Correlation calculated from faulty data.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ class DatamodelingScore:
     """How well each method foresees what retraining does to the criterion.
 
     ``table`` has a row per method, the best first: "score", Spearman's correlation, with "low" and "high" of
-    its 95 % bootstrap interval over subsets, and "seconds" of the scores. ``ceiling`` is what one
-    retraining says of another, nan where each subset was trained on once. ``values`` (subsets, trainings)
+    its 95 % bootstrap interval over subsets, and "seconds" of the scores. ``ceiling`` is about what a
+    perfect forecast would score, nan where each subset was trained on once. ``values`` (subsets, trainings)
     are the criterion's, ``predicted`` the forecasts (subsets,) of each method in the criterion's unit.
     """
 
@@ -147,7 +149,7 @@ def datamodeling_score(
     return DatamodelingScore(
         criterion=target.name,
         table=table,
-        ceiling=spearman(measured[:, 0], measured[:, 1]) if trainings > 1 else float("nan"),
+        ceiling=noise_ceiling(measured),
         values=measured,
         predicted=predicted,
         refused=refused,
@@ -182,6 +184,19 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     centred = [ranks - ranks.mean() for ranks in (rankdata(a), rankdata(b))]
     norm = np.prod([np.linalg.norm(ranks) for ranks in centred])
     return float(centred[0] @ centred[1] / norm) if norm else 0.0
+
+
+def noise_ceiling(values: np.ndarray) -> float:
+    """About the rank correlation of the row means of ``values`` (subsets, k) with their noiseless values.
+
+    The root of the means' reliability (Spearman 1910, Brown 1910), from the mean correlation of two columns:
+    0 where they do not agree at all, nan where there is one.
+    """
+    k = values.shape[1]
+    if k < 2:
+        return float("nan")
+    r = max(0.0, np.mean([spearman(values[:, i], values[:, j]) for i in range(k) for j in range(i)]))
+    return float(np.sqrt(k * r / (1 + (k - 1) * r)))
 
 
 def _correlation(forecast: np.ndarray, measured: np.ndarray, seed: int) -> dict[str, float]:

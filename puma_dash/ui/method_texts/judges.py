@@ -44,7 +44,7 @@ JUDGES = {
         needs="It needs a trainer, and methods that score the rows for a criterion.",
         cost="It takes two trainings on each of 32 halves by default, which serve all methods at once.",
         misleads="Halves are far from the few rows that a patch removes, and noise of training keeps even "
-        "perfect scores below 1, so compare methods with each other and with what one retraining says of "
-        "another.",
+        "perfect scores below 1, so compare methods with each other and with the limit that this noise "
+        "sets.",
     ),
 }
