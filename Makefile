@@ -66,8 +66,8 @@ docs: install  ## build the documentation into site/
 bench: install  ## measure speed and fidelity, print tables
 	PEERS=$(PEERS) $(RUN) -m benchmarks $(ARGS)
 
-bench-peers: install $(PEERS)/.installed  ## measure psi beside public libraries, in .venv-peers
-	PEERS=$(PEERS) $(RUN) -m benchmarks peers
+bench-peers: install $(PEERS)/.installed  ## measure values beside public libraries, in .venv-peers
+	PEERS=$(PEERS) $(RUN) -m benchmarks peers agreement
 
 # An environment of their own: what they drag in must not decide what the product runs on.
 $(PEERS)/.installed: benchmarks/requirements-peers.txt | $(STAMP)

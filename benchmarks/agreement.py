@@ -51,7 +51,6 @@ ASKED: dict[str, list[tuple[str, str, Any, dict]]] = {
         ("psi, conjugate gradients to 1e-10", "dattri IF, CG", "psi", CONJUGATE),
         ("influence, conjugate gradients to .001", "dattri IF, CG", puma.Influence(damping=0.0), {}),
         ("influence, LiSSA", "dattri IF, CG", puma.Influence(solver="lissa", damping=0.0), {}),
-        ("psi, dense", "dattri IF, Arnoldi", "psi", EXACT),
     ],
 }
 """Case -> ours in words, the peer's, our method, how it is called."""
@@ -60,8 +59,7 @@ READ = (
     "against theirs. Peers are called so that they compute the same: TracIn without its random projection, "
     "RPS with labels and a constant feature in place of the model's own outputs, influence on all rows in "
     "one batch with the weight decay as regularisation. RPS ends its fit early, dattri sums in float32, and "
-    "Arnoldi keeps 50 directions of 640 after 100 steps (of 200 its answer is not finite): these set "
-    "how far agreement can go."
+    "influence ends at a residual of .001, LiSSA at its own: these set how far agreement can go."
 )
 
 

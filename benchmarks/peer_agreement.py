@@ -91,12 +91,6 @@ def captum_influence(case: Case) -> Tensor:
     return explain.influence((case["test_x"], case["test_y"])).mean(0) * n
 
 
-def single(case: Case) -> Case:
-    """The case in float32, for what knows nothing else."""
-    found = {name: case[name].float() for name in ("x", "test_x")}
-    return {**case, **found, "model": copy.deepcopy(case["model"]).float()}
-
-
 # --- dattri ------------------------------------------------------------
 
 
@@ -175,7 +169,6 @@ METHODS: dict[str, Callable[[Case], Tensor]] = {
     "captum NaiveInfluenceFunction": captum_influence,
     "dattri IF, explicit": lambda case: dattri_influence(case, "Explicit"),
     "dattri IF, CG": lambda case: dattri_influence(case, "CG", max_iter=500),
-    "dattri IF, Arnoldi": lambda case: dattri_influence(single(case), "Arnoldi", proj_dim=50),
     "dattri RPS": dattri_representer,
     "dattri KNN-Shapley": dattri_knn_shapley,
 }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import puma_dash as puma
 from benchmarks.problems import DATA
+from puma_dash.core.demos import digits, mnist
 from puma_dash.core.loaders.mnist import FOLDER
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+ROWS = {"digits": digits.TRAIN, "mnist": mnist.TRAIN}
+"""Training rows of a demo, a tenth of which have a flipped label."""
 KEPT = "PUMA_DASH_KEPT"
 """The environment variable with a folder for results of long runs: one that was stopped goes on there.
 Whoever changes what is measured empties it."""

@@ -176,7 +176,7 @@ def reproduce(
     """Runs an experiment of the PUMA paper and says what agrees.
 
     A page with the picture, its tables as CSV, and the settings, seeds and versions as JSON go to the folder.
-    MNIST comes from --mnist, from PUMA_DASH_MNIST, or else from openml.org.
+    MNIST comes from --mnist, from PUMA_DASH_MNIST, or from openml.org; else digits stand in.
     """
     from puma_dash.core.experiments import EXPERIMENTS
     from puma_dash.core.loaders.mnist import FOLDER

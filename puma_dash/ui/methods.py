@@ -35,7 +35,7 @@ EXPERIMENTS = {
     "fig4": "Figure 4: where naive removal and PUMA lead",
     "fig5": "Figure 5: flipped labels found",
     "fig6": "Figure 6: a cluster is forgotten",
-    "fig7": "Figure 7: a style of 4 (MNIST)",
+    "fig7": "Figure 7: a style of 4 is forgotten",
     "fig8": "Figure 8: kinds of harmful rows",
     "fig9": "Figure 9: calibrated moons",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -111,14 +113,7 @@ def wrong_labels(here: Context, costs: Costs) -> None:
 
 def retraining(here: Context, costs: Costs) -> None:
     """Linear datamodeling score of the methods chosen."""
-    criteria = list(here.criteria)
-    criterion = st.selectbox(
-        "Criterion",
-        criteria,
-        format_func=lambda name: here.criteria[name]["label"],
-        width=280,
-        **here.choosing("datamodeling-criterion", criteria, here.task.criterion),
-    )
+    criterion = pick_criterion(here, "datamodeling-criterion")
     chosen = pick_methods(here, costs, "datamodeling-methods")
     times = SUBSETS * TRAININGS
     job(here, "datamodeling", f"Retraining {times} times on half of the rows")
@@ -127,8 +122,7 @@ def retraining(here: Context, costs: Costs) -> None:
         if st.button(
             f"Retrain {times} times", type="primary", icon=":material/model_training:", disabled=not chosen
         ):
-            asked = here.criteria[criterion].get("record", criterion)
-            params = {"methods": chosen, "criterion": asked, "subsets": SUBSETS, "trainings": TRAININGS}
+            params = {"methods": chosen, "criterion": criterion, "subsets": SUBSETS, "trainings": TRAININGS}
             here.start("datamodeling", {**params, **expected(seconds)})
             st.rerun()
         st.caption(
@@ -176,21 +170,13 @@ def trust(here: Context, costs: Costs) -> None:
             counts = [c for c in (1, 10, 20, 50, 100) if c < len(psi)]
             count = st.selectbox("How many", counts, width=140, **here.choosing("trust-count", counts, 20))
             rows = np.sort(np.argsort(psi, kind="stable")[:count])
-        criteria = list(here.criteria)
-        criterion = st.selectbox(
-            "Criterion",
-            criteria,
-            format_func=lambda name: here.criteria[name]["label"],
-            width=280,
-            **here.choosing("trust-criterion", criteria, here.task.criterion),
-        )
+        criterion = pick_criterion(here, "trust-criterion")
     job(here, "trust", "Retraining, and minimising what lies between it and influence")
     if not live(here, "trust"):
         if st.button(
             f"Take apart the removal of {len(rows):,} rows", type="primary", icon=":material/account_tree:"
         ):
-            asked = here.criteria[criterion].get("record", criterion)
-            here.start("trust", {"rows": rows.tolist(), "criterion": asked})
+            here.start("trust", {"rows": rows.tolist(), "criterion": criterion})
             st.rerun()
         known = "" if costs.training is None else f" (about {duration(costs.training)})"
         st.caption(
@@ -231,6 +217,19 @@ def trust(here: Context, costs: Costs) -> None:
         "one seed, whose noise, of unknown size, is in the warm start. Leave-one-out of single rows on "
         "networks is mostly the noise of training; groups and the order of rows mean more."
     )
+
+
+def pick_criterion(here: Context, name: str) -> str | dict[str, Any]:
+    """The criterion chosen, as the worker reads it."""
+    criteria = list(here.criteria)
+    chosen = st.selectbox(
+        "Criterion",
+        criteria,
+        format_func=lambda criterion: here.criteria[criterion]["label"],
+        width=280,
+        **here.choosing(name, criteria, here.task.criterion),
+    )
+    return here.criteria[chosen].get("record", chosen)
 
 
 def pick_methods(here: Context, costs: Costs, name: str) -> list[str]:

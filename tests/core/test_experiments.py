@@ -1,10 +1,12 @@
 """The source's experiments, on few seeds: what they find, by measures of our own and third parties'."""
 
 import dataclasses
+from urllib.error import URLError
 
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.datasets
 import torch
 from scipy.stats import t
 from torch.nn.functional import cross_entropy
@@ -132,3 +134,27 @@ def test_surfaces_are_those_of_the_objective_and_the_criterion(found):
         assert arrays["J"][i, j] == pytest.approx(losses[0] + 0.5e-4 * float(at @ at), rel=1e-4)
     ends = pd.DataFrame(arrays["ends"]).pow(2).sum(axis=1) ** 0.5
     assert ends.tolist() == pytest.approx([float(naive.norm()), float(held.norm())], rel=1e-4)
+
+
+def test_without_mnist_the_style_is_one_of_the_digits_and_that_is_said(monkeypatch):
+    def offline(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setenv("PUMA_DASH_MNIST", "")
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", offline)
+    found = EXPERIMENTS["fig7"](seeds=1)()
+    assert found.told.startswith("On the digits of scikit-learn, since MNIST is not at hand")
+    assert "no network" in found.told
+    table = only(found).set_index("model")
+    assert table.loc["before", "the marked style"] > 0.9
+    assert table.loc["patched", "the marked style"] < 0.3
+    assert table.loc["patched", "other 4s"] > table.loc["before", "other 4s"] - 0.06
+    assert found.arrays["images"].shape[1:] == (8, 8)
+
+
+def test_a_folder_that_was_named_must_have_mnist(monkeypatch, tmp_path):
+    with pytest.raises(puma.ProjectError, match="four files of MNIST"):
+        EXPERIMENTS["fig7"](seeds=1, folder=str(tmp_path))()
+    monkeypatch.setenv("PUMA_DASH_MNIST", str(tmp_path))
+    with pytest.raises(puma.ProjectError, match="four files of MNIST"):
+        EXPERIMENTS["fig7"](seeds=1)()
