@@ -192,8 +192,8 @@ def marked(here: Context, comparison: dict, record: Record) -> None:
     listing(data)
     total = int((own["done"] == names.index(done)).sum())
     st.caption(
-        f"{len(index):,} of {total:,} rows {done}, largest change of loss ({here.main['unit']}) first. A row "
-        "is forgotten where the model no longer answers what it was taught on it."
+        f"{len(index):,} of {total:,} rows {done}, largest change of loss ({here.main['unit']}) first. "
+        "Another answer than the one that was taught is no proof that a row is forgotten."
     )
 
 
