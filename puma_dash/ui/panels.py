@@ -61,7 +61,7 @@ def job(here: Context, task: str, title: str) -> bool:
     if state is None:
         return False
     if state.live:
-        running(state.id, title)
+        running(state.id, title, task)
         return False
     if state.status == "done":
         return True
@@ -70,8 +70,11 @@ def job(here: Context, task: str, title: str) -> bool:
 
 
 @st.fragment(run_every=POLL_SECONDS)
-def running(job_id: str, title: str) -> None:
-    """Draws a live job, again and again, until it ends; then the page follows."""
+def running(job_id: str, title: str, task: str = "") -> None:
+    """Draws a live job, again and again, until it ends; then the page follows.
+
+    Two blocks of a page may show one job, as the worker runs what is asked for twice only once.
+    """
     state = jobs().state(job_id)
     if state is None or not state.live:
         st.rerun()
@@ -85,7 +88,7 @@ def running(job_id: str, title: str) -> None:
             left = time_left(state)
             more = "" if left is None else f", about {duration(left)} left"
             st.progress(state.fraction, f"{state.message} ({duration(state.seconds)} so far{more})")
-        if st.button("Cancel", key=f"cancel-{job_id}", icon=":material/stop_circle:"):
+        if st.button("Cancel", key=f"cancel-{job_id}-{task}", icon=":material/stop_circle:"):
             jobs().cancel(job_id)
 
 
@@ -122,7 +125,7 @@ def _ended_badly(here: Context, task: str, state: JobState) -> None:
             st.caption("Nothing is lost: your selection and marks are as they were.")
     if here.version is not None and task == "prepare" and st.button("Open the original"):
         st.switch_page("app.py", query_params={"project": here.source})
-    if st.button("Try again", key=f"again-{state.id}", icon=":material/refresh:"):
+    if st.button("Try again", key=f"again-{state.id}-{task}", icon=":material/refresh:"):
         here.start(state.task, {k: v for k, v in state.params.items() if k not in here.where}, task)
         st.rerun()
 
