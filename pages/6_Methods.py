@@ -175,9 +175,7 @@ def paper(here: Context) -> None:
     st.markdown(f"**{text.escape(info['told'])}**")
     tables = {title: pd.DataFrame(**table) for title, table in info["tables"].items()}
     seeds, took = info["seeds"], duration(info["seconds"])
-    told = (
-        f"{seeds} seeds; intervals: 95 % over seeds." if seeds > 1 else "1 seed, so there are no intervals."
-    )
+    told = f"{seeds} seeds; intervals: 95 % over seeds." if seeds > 1 else "1 seed: no intervals over seeds."
     alt = f"{EXPERIMENTS[key]}. {info['told']}"
     chart(picture(key, found.arrays, tables), alt, f"{told} It took {took}.", key=f"figure-{key}")
     for title, table in tables.items():

@@ -106,6 +106,8 @@ def wrong_labels(here: Context, costs: Costs) -> None:
         f"Mean ± half the 95 % interval over {over}. AUC: the chance that a wrong label is more suspicious "
         "than a right one; .5 is random. psi answers which rows move a number, which is another question "
         "than which labels are wrong."
+        + " Labels that were wrong before the flips count as right: the more there are, the worse every "
+        "method looks." * (known is None)
     )
 
 
@@ -211,8 +213,9 @@ def trust(here: Context, costs: Costs) -> None:
     for name in info["unfinished"]:
         st.warning(f"The answer named {name} did not reach its minimum; its terms are not exact.")
     st.caption(
-        f"Damping {info['damping']:.3g}; {duration(info['seconds'])}. Bae et al. (2022). Leave-one-out of "
-        "single rows on networks is mostly the noise of training; groups and the order of rows mean more."
+        f"Damping {info['damping']:.3g}; {duration(info['seconds'])}. Bae et al. (2022). One training with "
+        "one seed, whose noise, of unknown size, is in the warm start. Leave-one-out of single rows on "
+        "networks is mostly the noise of training; groups and the order of rows mean more."
     )
 
 

@@ -113,7 +113,7 @@ def mend(problems: Iterable[str]) -> None:
 def _ended_badly(here: Context, task: str, state: JobState) -> None:
     if state.status == "cancelled":
         st.warning(
-            "Cancelled. What had been computed is discarded and nothing was changed; "
+            "Cancelled. What was not finished is discarded and nothing was changed; "
             "your selection and marks are as they were."
         )
     else:

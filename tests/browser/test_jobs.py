@@ -63,7 +63,7 @@ def test_cancel_stops_and_says_that_nothing_changed(page, slow, gate):
     page.goto(slow)
     expect(page.get_by_text(re.compile("Loading the project"))).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_text("Cancelled. What had been computed is discarded")).to_be_visible()
+    expect(page.get_by_text("Cancelled. What was not finished is discarded")).to_be_visible()
     gate.touch()
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("heading", name="Slow")).to_be_visible(timeout=60_000)

@@ -2,7 +2,8 @@
 
 Either a column of the training rows says which labels are wrong, or labels are flipped in copies of the
 project, whose models are trained on them from scratch, by the project's own trainer. Labels of the project
-that are wrong already count as right in such a copy, and all methods seem a little worse than they are.
+that are wrong already count as right in such a copy, so that all methods seem worse than they are: where
+there are as many of them as flips, a perfect finder comes upon half of the flips in as many rows.
 
 The curve of a method is the share of the flips found among the first share x of the rows, most suspicious
 first; rows of equal score come in any order, so their expected share is shown. AUC is the probability that a
