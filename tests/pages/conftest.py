@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
+from streamlit.components.v2 import manifest_scanner
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1 import AppTest
 
@@ -43,6 +44,15 @@ class FakeJobs:
 
     def cancel(self, job_id):
         self.now = {"status": "cancelled"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def components():
+    """The installed packages are searched for Streamlit's components once, not for every page: 0.3 s each."""
+    found = manifest_scanner.scan_component_manifests()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", lambda: found)
+        yield
 
 
 @pytest.fixture(scope="session")
