@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from streamlit.testing.v1 import AppTest
 
+from puma_dash.ui import panels
 from puma_dash.ui.answers import Classes, Values
 from puma_dash.ui.cost import cost_sentence
 from puma_dash.ui.explore import Rows
@@ -212,3 +214,13 @@ def running(seconds, fraction, expected):
 def test_time_left_is_said_only_where_pace_and_estimate_agree(seconds, fraction, expected, left):
     found = time_left(running(seconds, fraction, expected))
     assert found == (None if left is None else pytest.approx(left))
+
+
+def test_two_blocks_of_a_page_may_show_the_same_job(monkeypatch):
+    job = SimpleNamespace(live=True, status="queued", params={})
+    monkeypatch.setattr(panels, "jobs", lambda: SimpleNamespace(state=lambda _: job, position=lambda _: 0))
+    at = AppTest.from_string(
+        "from puma_dash.ui.panels import running\nfor slot in 'ab':\n    running('job', 'Title', slot)"
+    ).run(timeout=60)
+    assert not at.exception
+    assert [button.label for button in at.button] == ["Cancel", "Cancel"]
