@@ -114,6 +114,8 @@ def agreement(here: Context) -> None:
     """Rank correlations and overlaps of the methods that have scored the rows."""
     job(here, "score", "Scoring all rows")
     known = {name_of(method): values for method, (values, _) in scores_of(here).items()}
+    if len(known) < 2 and live(here, "score"):
+        return
     if len(known) < 2:
         st.info("Only psi has scored the rows so far. Score them by other methods first.")
         if st.button("Go to Scores", icon=":material/calculate:"):

@@ -95,7 +95,7 @@ def mislabels(found: Result) -> go.Figure:
     """Returns the fraction of flips found against the fraction inspected, a curve for each method."""
     named = {VALUATIONS[key].label: curve for key, curve in found.arrays.items()}
     special = {VALUATIONS[role].label: role for role in ("psi", "random")}
-    return flips_figure(named, special, subtitle="mean and 95 % interval over seeds; digits, 10 % flipped")
+    return flips_figure(named, special, subtitle="mean and 95 % interval; digits, 10 % flipped")
 
 
 def radial(found: Result) -> go.Figure:

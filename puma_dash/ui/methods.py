@@ -171,7 +171,7 @@ def flips_sentence(found: dict[str, Any]) -> str:
     best, *others = sorted(shares, key=lambda method: -shares[method][0])
     most, half = shares[best]
     near = [name_of(m) for m in others if shares[m][0] + (shares[m][1] or 0) >= most - (half or 0)]
-    told = f"In 10 % of the rows {name_of(best)} finds most wrong labels: {with_half(most, half)} of them"
+    told = f"Most wrong labels in 10 % of the rows: {name_of(best)}, {with_half(most, half)} of them"
     told += f" (intervals overlap: {', '.join(near)})" if near else ""
     if "psi" in others:
         told += f"; psi {with_half(*shares['psi'])}"

@@ -23,9 +23,12 @@ from puma_dash.ui.methods import (
 )
 from puma_dash.ui.panels import chart, duration, job, tall
 from puma_dash.ui.state import Context, entry
+from puma_dash.workspace.store import Entry
 
 IN_COPIES = "flipped in copies"
 SUBSETS, TRAININGS = 32, 2
+LARGEST_MODEL, MOST_ROWS = 4_000, 5_000
+"""Beyond these a removal is not taken apart (core.evaluation.trust, which pages do not import)."""
 HALF = 0.6
 """What training on half of the rows takes of a whole one."""
 
@@ -83,7 +86,11 @@ def wrong_labels(here: Context, costs: Costs) -> None:
         st.caption(about(seconds, f", {where}"))
     if done:
         here.forget("flips")
-    shown = {method: found[method] for method in chosen if method in found}
+    _flips({method: found[method] for method in chosen if method in found}, known)
+
+
+def _flips(shown: dict[str, Entry], known: str | None) -> None:
+    """What searches for wrong labels found: the best method, curves, a table."""
     table = flips_table(shown)
     for method, held in shown.items():
         if "refused" in held.info:
@@ -92,7 +99,7 @@ def wrong_labels(here: Context, costs: Costs) -> None:
         return
     info = next(held.info for held in shown.values() if "line" in held.info)
     st.markdown(f"**{text.escape(flips_sentence(shown))}**")
-    over = "the wrong labels" if known else f"{info['repeats']} {'copies' if info['repeats'] > 1 else 'copy'}"
+    over = f"{info['repeats']} copies" if info["repeats"] > 1 else "the wrong labels"
     subtitle = f"{info['flips']:,} wrong labels among {info['rows']:,} rows; 95 % intervals over {over}"
     curves = {name_of(m): held.arrays["curve"] for m, held in shown.items() if "line" in held.info}
     marked = {name_of(role): role for role in ("psi", "random")}
@@ -113,7 +120,7 @@ def wrong_labels(here: Context, costs: Costs) -> None:
 
 def retraining(here: Context, costs: Costs) -> None:
     """Linear datamodeling score of the methods chosen."""
-    criterion = pick_criterion(here, "datamodeling-criterion")
+    name, criterion = pick_criterion(here, "datamodeling-criterion")
     chosen = pick_methods(here, costs, "datamodeling-methods")
     times = SUBSETS * TRAININGS
     job(here, "datamodeling", f"Retraining {times} times on half of the rows")
@@ -129,13 +136,13 @@ def retraining(here: Context, costs: Costs) -> None:
             f"{about(seconds)} {SUBSETS} subsets without half of the rows, {TRAININGS} trainings on each; "
             "further methods on the same criterion cost no retraining."
         )
-    found = entry(here.index.findings.get("datamodeling", ""))
+    found = entry(here.index.findings.get(f"datamodeling {name}", ""))
     if found is None:
         return
     info = found.info
     table = pd.DataFrame(**info["table"])
     table["label"] = table["method"].map(name_of)
-    label = here.criteria.get(info["criterion"], {"label": info["criterion"]})["label"]
+    label = here.criteria[name]["label"]
     ceiling = np.nan if info["ceiling"] is None else info["ceiling"]
     best = table.iloc[0]
     st.markdown(
@@ -170,22 +177,33 @@ def trust(here: Context, costs: Costs) -> None:
             counts = [c for c in (1, 10, 20, 50, 100) if c < len(psi)]
             count = st.selectbox("How many", counts, width=140, **here.choosing("trust-count", counts, 20))
             rows = np.sort(np.argsort(psi, kind="stable")[:count])
-        criterion = pick_criterion(here, "trust-criterion")
+        _, criterion = pick_criterion(here, "trust-criterion")
     job(here, "trust", "Retraining, and minimising what lies between it and influence")
+    assert here.overview is not None
+    large = here.overview.info["parameters"] > LARGEST_MODEL or len(psi) > MOST_ROWS
     if not live(here, "trust"):
         if st.button(
-            f"Take apart the removal of {len(rows):,} rows", type="primary", icon=":material/account_tree:"
+            f"Take apart the removal of {len(rows):,} rows",
+            type="primary",
+            icon=":material/account_tree:",
+            disabled=large,
         ):
             here.start("trust", {"rows": rows.tolist(), "criterion": criterion})
             st.rerun()
         known = "" if costs.training is None else f" (about {duration(costs.training)})"
         st.caption(
             f"One training from scratch{known} and three from the trained model to the very end; for models "
-            "of at most 4,000 parameters and 5,000 rows."
+            f"of at most {LARGEST_MODEL:,} parameters and {MOST_ROWS:,} rows"
+            + (", which this one is not." if large else ".")
         )
     found = entry(here.index.findings.get("trust", ""))
     if found is None:
         return
+    _terms(here, found)
+
+
+def _terms(here: Context, found: Entry) -> None:
+    """The terms of a removal: in a sentence, as bars, as a table."""
     info = found.info
     facts = here.criteria.get(info["criterion"], {"label": info["criterion"], "unit": ""})
     st.markdown(f"**{text.escape(trust_sentence(info, facts['unit']))}**")
@@ -219,8 +237,8 @@ def trust(here: Context, costs: Costs) -> None:
     )
 
 
-def pick_criterion(here: Context, name: str) -> str | dict[str, Any]:
-    """The criterion chosen, as the worker reads it."""
+def pick_criterion(here: Context, name: str) -> tuple[str, str | dict[str, Any]]:
+    """The name of the criterion chosen, and the criterion as the worker reads it."""
     criteria = list(here.criteria)
     chosen = st.selectbox(
         "Criterion",
@@ -229,7 +247,7 @@ def pick_criterion(here: Context, name: str) -> str | dict[str, Any]:
         width=280,
         **here.choosing(name, criteria, here.task.criterion),
     )
-    return here.criteria[chosen].get("record", chosen)
+    return chosen, here.criteria[chosen].get("record", chosen)
 
 
 def pick_methods(here: Context, costs: Costs, name: str) -> list[str]:

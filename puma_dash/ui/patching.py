@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from puma_dash.ui.answers import Classes
 from puma_dash.ui.explore import Rows
-from puma_dash.ui.text import percent
+from puma_dash.ui.text import METHODS, percent
 from puma_dash.workspace.drafts import Draft
 from puma_dash.workspace.store import Store, home, key
 
@@ -244,7 +244,7 @@ def headline(draft: Draft, method: str) -> str:
         parts.append(f"up-weight {len(draft.upweight):,}")
     if len(draft.relabel):
         parts.append(f"relabel {len(draft.relabel):,}")
-    verb = "Retrain" if method == "retrain" else "Patch"
+    verb = {"puma": "Patch", "retrain": "Retrain"}.get(method, METHODS[method].partition(" (")[0])
     return f"{verb}: {', '.join(parts)}"
 
 

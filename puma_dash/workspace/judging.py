@@ -153,7 +153,7 @@ def datamodeling(params: dict[str, Any], progress: Progress, cancel: CancelEvent
         return {"values": found.values}, plain(info)
 
     store().fetch(name, compute)
-    index.with_finding("datamodeling", name)
+    index.with_finding(f"datamodeling {criterion.name}", name)
     return {}
 
 

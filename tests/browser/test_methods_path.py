@@ -38,7 +38,9 @@ def test_methods_score_rows_agree_or_not_and_find_wrong_labels(page, server):
 
     section(page, "Wrong labels")
     page.get_by_role("button", name=re.compile(r"Ask \d methods")).click()
-    expect(page.get_by_text(re.compile("finds most wrong labels: 0.9"))).to_be_visible(timeout=60_000)
+    expect(
+        page.get_by_text(re.compile("Most wrong labels in 10 % of the rows: KNN.Shapley, 0.9"))
+    ).to_be_visible(timeout=60_000)
     curves = plot.evaluate("plot => Object.fromEntries(plot._fullData.map(t => [t.name, Array.from(t.y)]))")
     assert curves["KNN-Shapley"][10] > curves["psi"][10] > curves["random"][10]
 

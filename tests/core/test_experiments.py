@@ -84,7 +84,7 @@ def test_a_cluster_is_forgotten_and_the_rest_holds(found):
     assert table.loc["patched", "the cluster"] < 0.1
     for name in ("its class elsewhere", "the other class"):
         assert table.loc["patched", name] > table.loc["before", name] - 0.02
-    assert "It agrees" in found("fig6").told
+    assert "it agrees with the source" in found("fig6").told
 
 
 def test_kinds_of_rows(found):
@@ -110,7 +110,7 @@ def test_fairness_fails_without_its_rail_and_holds_with_it(found):
     assert (table["adversarial loss"] < 0).all()
     assert (table.loc[rails.NOT_HELD, "parity gap"] > 0).all()
     assert (table.loc[rails.HELD, "parity gap"] <= 0).all()
-    assert "It agrees" in found("fig3").told
+    assert "it agrees with the source" in found("fig3").told
 
 
 def test_surfaces_are_those_of_the_objective_and_the_criterion(found):

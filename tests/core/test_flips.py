@@ -68,6 +68,10 @@ def test_flips_known_from_a_column(digits):
     reference = scipy.stats.bootstrap((behind,), np.mean, rng=np.random.default_rng(0), method="percentile")
     low, high = reference.confidence_interval
     assert table.loc["loss", "AUC ±"] == pytest.approx((high - low) / 2, rel=0.15)
+    share = table.loc["loss", "found at 20 %"]
+    exact = scipy.stats.binomtest(round(100 * share), 100).proportion_ci(method="wilson")
+    assert table.loc["loss", "found at 20 % ±"] == pytest.approx((exact.high - exact.low) / 2)
+    assert found.curves["loss"][1:, 20] == pytest.approx([exact.low, exact.high])
     assert list(found.table["method"]) == ["loss", "random"]
     assert (found.flips, found.rows, found.repeats) == (100, 1_000, 1)
 

@@ -120,7 +120,7 @@ def test_wrong_labels_flipped_in_copies_are_searched_for(open_page, costs, jobs)
     assert set(table["method"]) == {"psi", "training loss", "random"}
     assert float(table["AUC"][0].split()[0]) >= float(table["AUC"][2].split()[0])
     found = table.set_index("method")["found at 10 %"].str.split().str[0].astype(float)
-    assert f"{found.idxmax()} finds most wrong labels" in texts(at).replace("\\", "")
+    assert f"Most wrong labels in 10 % of the rows: {found.idxmax()}" in texts(at).replace("\\", "")
     at.multiselect(key="flips-methods").set_value(["psi", "loss", "random", "knn_shapley"]).run()
     assert button(at, "Ask 1 more method")
 
@@ -139,11 +139,11 @@ def test_the_best_finder_is_named_with_those_whose_intervals_overlap():
     }
     found["dvrl"] = SimpleNamespace(info={"refused": "it cannot"})
     assert flips_sentence(found) == (
-        "In 10 % of the rows KNN-Shapley finds most wrong labels: 0.900 ± 0.050 of them (intervals overlap: "
+        "Most wrong labels in 10 % of the rows: KNN-Shapley, 0.900 ± 0.050 of them (intervals overlap: "
         "training loss); psi 0.500 ± 0.100."
     )
     assert flips_sentence({"psi": found["psi"]}).endswith(
-        "psi finds most wrong labels: 0.500 ± 0.100 of them."
+        "Most wrong labels in 10 % of the rows: psi, 0.500 ± 0.100 of them."
     )
 
 
@@ -229,6 +229,23 @@ def test_a_method_that_cannot_be_asked_says_why(costs, monkeypatch):
     )
     assert set(out["refused"]) == {"leave_one_out"}
     assert "minutes" in out["refused"]["leave_one_out"]
+
+
+def test_limits_named_here_are_those_of_the_computation():
+    from puma_dash.core.evaluation import trust
+    from puma_dash.ui import methods_panels
+
+    assert methods_panels.LARGEST_MODEL == trust.LARGEST_MODEL
+    assert methods_panels.MOST_ROWS == trust.MOST_ROWS
+
+
+def test_trust_is_for_small_models(open_page, costs, jobs, monkeypatch):
+    from puma_dash.ui import methods_panels
+
+    monkeypatch.setattr(methods_panels, "LARGEST_MODEL", 10)
+    at = at_section(open_page, "Trust")
+    assert next(b for b in at.button if b.label.startswith("Take apart")).disabled
+    assert "which this one is not" in texts(at)
 
 
 def test_experiments_named_here_are_those_there_are():

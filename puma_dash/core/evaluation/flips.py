@@ -62,9 +62,10 @@ class FlipSearch:
     """How well each method finds wrong labels.
 
     ``table`` has a row per method, the best first: "AUC", "found at 10 %" and "found at 20 %", each with "±",
-    half the width of its 95 % interval (Student's t over ``repeats`` copies, or, of labels known to be
-    wrong, the bootstrap over these), and "seconds" of a search. ``curves`` has the mean, low and high (3,
-    101) of each method at shares inspected from 0 to 1, ``refused`` the methods that could not be asked.
+    half the width of its 95 % interval (Student's t over ``repeats`` copies; where there is one model, over
+    its wrong labels: the bootstrap, and Wilson's for shares), and "seconds" of a search. ``curves`` has the
+    mean, low and high (3, 101) of each method at shares inspected from 0 to 1, ``refused`` the methods that
+    could not be asked.
     """
 
     table: pd.DataFrame
@@ -257,25 +258,36 @@ def summed(
     for name in asked:
         each = np.stack([one.placed[name].mean(0) for one in found])  # (repeats, 1 + POINTS)
         mean = each.mean(0)
-        half = half_width(each) if len(found) > 1 else _bootstrapped(found[0].placed[name], seed)
+        if len(found) > 1:
+            low, high = mean - half_width(each), mean + half_width(each)
+        else:
+            low, high = _over_flips(found[0].placed[name], seed)
+        half = (high - low) / 2
         values = [0, *(1 + round(at / 100 * (POINTS - 1)) for at in AT)]
         line = {"method": name}
         for measure, k in zip(MEASURES, values, strict=True):
             line |= {measure: mean[k], f"{measure} ±": half[k]}
         lines.append({**line, "seconds": float(np.median([one.seconds[name] for one in found]))})
-        curves[name] = np.clip([mean, mean - half, mean + half], 0, 1)[:, 1:]
+        curves[name] = np.clip([mean, low, high], 0, 1)[:, 1:]
     table = pd.DataFrame(lines).sort_values("AUC", ascending=False, kind="stable", ignore_index=True)
     refused = {name: why for one in found for name, why in one.refused.items()}
     rows, repeats = len(flipped), len(found)
     return FlipSearch(table, curves, refused, int(flipped.sum()), rows, repeats, fingerprint, facts)
 
 
-def _bootstrapped(each: np.ndarray, seed: int) -> np.ndarray:
-    """Half the width (k,) of the 95 % percentile interval of the mean of ``each`` (m, k) over its rows."""
+def _over_flips(each: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """95 % intervals of the means of ``each`` (m, k), what ``placed`` says of m flips: low and high (k,).
+
+    The percentile bootstrap over flips for the AUC, and Wilson's interval for the shares found, which has a
+    width where all are.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
     m = len(each)
-    drawn = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), RESAMPLES) @ each / m
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    return (high - low) / 2
+    low, high = proportion_confint(each.sum(0), m, method="wilson")
+    drawn = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), RESAMPLES) @ each[:, 0] / m
+    low[0], high[0] = np.quantile(drawn, [0.025, 0.975])
+    return low, high
 
 
 def _named(progress: Progress | None, name: str) -> Progress | None:

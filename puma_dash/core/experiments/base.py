@@ -74,7 +74,8 @@ def summary(found: list[dict[str, Any]], by: list[str]) -> pd.DataFrame:
 def told_value(table: pd.DataFrame, of: dict[str, Any], name: str, digits: int = 3) -> str:
     """A number of a summary with its interval, in words; the line is the one with the values ``of``."""
     mean, half = mean_of(table, of, name), mean_of(table, of, f"{name} ±")
-    return f"{mean:.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
+    told = f"{mean:.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
+    return told.replace("-", "−")
 
 
 def verdict(agrees: bool) -> str:
