@@ -236,7 +236,7 @@ def patch(
         predicted=update.predicted,
         measured={name: after[name] - before[name] for name in before},
         strength=update.strength,
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - start - update.diagnostics.get("ahead_seconds", 0.0),
         fingerprint=project.fingerprint,
         diagnostics={
             **update.diagnostics,

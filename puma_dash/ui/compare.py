@@ -158,13 +158,19 @@ def patch_sentence(info: dict[str, Any]) -> str:
         parts.append(f"{facts['compensating_rows']:,} other rows up-weighted to compensate")
     if plan["options"].get("two_sided"):
         parts.append("two-sided")
-    parts.append(f"{duration(info['seconds'])} on {facts['device'].upper()}")
+    parts.append(f"{duration(info['seconds'])} on {facts['device'].upper()}{_ahead(info)}")
     if "residual" in facts:
         asked = facts.get("fidelity_asked")
         # Where the solves stop at a fidelity, their residual says nothing.
         solved = f"residual {facts['residual']:.1e}" if asked is None else f"solved to fidelity {asked:g}"
         parts.append(f"{facts['curvature']}, damping {facts['damping']:g}, {solved}")
     return "; ".join(parts) + "."
+
+
+def _ahead(info: dict[str, Any]) -> str:
+    """What an ensemble took that was not trained ahead, where that is worth a word."""
+    seconds = info["diagnostics"].get("ahead_seconds", 0.0)
+    return f" (+ {duration(seconds)} that training ahead would have taken)" if seconds > 0.05 else ""
 
 
 def forgotten_sentences(comparison: dict[str, Any], marked: pd.DataFrame) -> list[str]:
@@ -290,7 +296,11 @@ def race_table(runners: Mapping[str, Record]) -> pd.DataFrame:
         rails = rails_of(compared)
         verdicts = rails.loc[rails["held"], "verdict"].value_counts()
         held = ", ".join(f"{verdicts[v]} {v}" for v in VERDICTS if v in verdicts) or "–"
-        line: dict[str, Any] = {"method": name, "time": duration(info["seconds"]), "rails": held}
+        line: dict[str, Any] = {
+            "method": name,
+            "time": f"{duration(info['seconds'])}{_ahead(info)}",
+            "rails": held,
+        }
         task = task_of(compared)
         gaps = [shown for shown in metrics.index if shown.startswith(PARITY)]
         for shown in [*task.headline, *gaps]:

@@ -177,6 +177,21 @@ def test_shards_that_cannot_be_are_refused():
         patched(other, "sisa")
 
 
+def test_an_ensemble_that_was_not_trained_ahead_is_trained_first_and_told_apart():
+    recipe = puma.AdamRecipe(CASES["softmax"].project().loss, 0.02, 6, 4)
+    project = CASES["softmax"].project(trainer=recipe)
+    method = puma.UNLEARNERS["sisa"](shards=3, slices=2)
+    first, again = (patched(project, method, remove=(1, 4)) for _ in range(2))
+    ahead = dataclasses.replace(project, records=puma.train_shards(project, 3, 2))
+    then = patched(ahead, "sisa", remove=(1, 4))
+    assert all(map(same, states(project, first), states(ahead, then)))
+    assert first.diagnostics["ahead_seconds"] > 10 * again.diagnostics["ahead_seconds"]
+    assert first.seconds < first.diagnostics["ahead_seconds"] + again.seconds
+    anew, known = (patch_estimate(p, first.plan) for p in (dataclasses.replace(project), ahead))
+    assert anew.seconds > known.seconds
+    assert usable(puma.UNLEARNERS, project)["sisa"] is None
+
+
 # --- Amnesiac ML ------------------------------------------------------------
 
 
@@ -278,7 +293,6 @@ def test_more_steps_raise_the_removed_losses_more_and_harm_the_rest():
 
 NEEDS = {
     "amnesiac": "updates=True",
-    "sisa": "train_shards",
     "unrolled_sgd": r"recorder\.batch\(rows\)",
 }
 

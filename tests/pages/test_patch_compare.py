@@ -71,7 +71,7 @@ def test_a_cancelled_patch_says_what_became_of_it(open_page, prepared, jobs):
     jobs.submitted.append(("patch", {**SOURCE, "plan": "p"}))
     jobs.now = {"status": "cancelled"}
     at = open_page(PATCH, project="radial", draft=DRAFT)
-    assert "What had been computed is discarded and nothing was changed" in texts(at)
+    assert "What was not finished is discarded and nothing was changed" in texts(at)
     assert now().remove.tolist() == [1, 2]
 
 
@@ -255,10 +255,10 @@ def test_groups_of_rows_before_and_after(open_page, prepared, compared):
 def test_a_race_is_run_and_remembered(open_page, prepared, jobs, compared):
     keep(patch=compared)
     at = open_page(COMPARE, project="radial", draft=DRAFT)
-    assert [task for task, _ in jobs.submitted].count("estimate") == 5
-    assert at.button(key="race sisa").disabled  # a demo has no ensemble of shards
+    assert [task for task, _ in jobs.submitted].count("estimate") == 6
+    assert not at.button(key="race sisa").disabled
     assert at.button(key="race amnesiac").disabled  # the plan up-weights a row
-    assert any("which SISA needs" in caption.value for caption in at.caption)
+    assert any("can only take back batches" in caption.value for caption in at.caption)
     at.button(key="race influence").click().run()
     task, params = jobs.submitted[-1]
     assert task == "patch"
@@ -365,27 +365,27 @@ def offered(at):
 
 
 def test_every_method_is_offered_and_those_that_cannot_run_say_why(open_page, prepared):
-    keep(Draft(remove=(1, 2, 3)))
+    keep(Draft(remove=(1, 2, 3), upweight={4: 1.0}))
     at = open_page(PATCH, project="radial", draft=DRAFT)
     assert at.selectbox(key="method").options == [
-        text.METHODS[key] + " (not here)" * (key == "sisa") for key in UNLEARNERS
+        text.METHODS[key] + " (not here)" * (key == "amnesiac") for key in UNLEARNERS
     ]
     assert [box.label for box in at.expander if "cannot" in box.label] == [
         "1 of 8 methods cannot be used here"
     ]
-    assert not button(at, "Patch: remove 3").disabled
-    at = chosen(at, "sisa")
-    assert button(at, "Patch: remove 3").disabled
-    assert "Not here: expected an ensemble trained on shards" in texts(at)
+    assert not button(at, "Patch: remove 3, up-weight 1").disabled
+    at = chosen(at, "amnesiac")
+    assert button(at, "Amnesiac ML: remove 3, up-weight 1").disabled
+    assert "Not here: " in texts(at)
 
 
 def test_batches_that_are_taken_back_cannot_count_a_row_twice(open_page, prepared, jobs):
     keep(Draft(remove=(1, 2, 3)))
     at = chosen(open_page(PATCH, project="radial", draft=DRAFT), "amnesiac")
-    assert not button(at, "Patch: remove 3").disabled
+    assert not button(at, "Amnesiac ML: remove 3").disabled
     keep(Draft(remove=(1, 2, 3), upweight={4: 1.0}), settings={"method": "amnesiac"})
     at = open_page(PATCH, project="radial", draft=DRAFT)
-    assert button(at, "Patch: remove 3, up-weight 1").disabled
+    assert button(at, "Amnesiac ML: remove 3, up-weight 1").disabled
     assert "can only take back batches" in texts(at)
 
 
@@ -403,7 +403,7 @@ def test_a_method_is_asked_for_what_it_knows_only(open_page, prepared, jobs, met
     at = open_page(PATCH, project="radial", draft=DRAFT)
     assert offered(at) == knows
     assert ("nothing is done to hold it" in texts(at)) == (method != "puma")
-    next(b for b in at.button if b.label.startswith(("Patch: ", "Retrain: "))).click().run()
+    next(b for b in at.button if b.label.endswith(": remove 3")).click().run()
     task, params = jobs.submitted[-1]
     assert task == "patch"
     plan = Store(home() / "cache").load(params["plan"]).info

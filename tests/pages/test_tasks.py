@@ -137,7 +137,7 @@ def test_rows_get_new_targets(regression, visit):
 
 def test_another_method_holds_what_a_regression_knows(regression, visit, jobs):
     draft = replace(of(Draft(remove=range(5))), settings={"method": "influence"})
-    button(visit(regression, "pages/3_Patch.py", draft), "Patch: remove 5").click().run()
+    button(visit(regression, "pages/3_Patch.py", draft), "Naive influence removal: remove 5").click().run()
     task, params = jobs.submitted[-1]
     assert task == "patch"
     assert Store(home() / "cache").load(params["plan"]).info["hold"] == ["squared_error"]

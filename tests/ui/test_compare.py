@@ -169,7 +169,7 @@ def test_how_it_was_made():
 
 
 def test_the_race_is_one_line_each():
-    record = Record("", {"seconds": 3.0, "comparison": compared(["pass", "fail"])})
+    record = Record("", {"seconds": 3.0, "diagnostics": {}, "comparison": compared(["pass", "fail"])})
     found = race_table({"one": record, "other": record})
     assert found["method"].tolist() == ["one", "other"]
     assert found["rails"][0] == "1 pass, 1 fail"

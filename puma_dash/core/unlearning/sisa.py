@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from puma_dash.core.engine import engine_of
-from puma_dash.core.recorder import Records, Shards, needed, trained_shapes
+from puma_dash.core.recorder import Records, Shards, trained_shapes
 from puma_dash.core.registry import Described
 from puma_dash.core.retraining import training_estimate
 from puma_dash.core.task import REGRESSION
@@ -96,26 +97,38 @@ def train_shards(
     Raises:
         ProjectError: fewer rows than slices, or a model that cannot be drawn anew.
     """
-    n = len(project.train)
-    if shards < 1 or slices < 1 or shards * slices > n:
+    engine = engine_of(project, device, progress, cancel)
+    known = project.records or Records(trained_shapes(project.model))
+    return replace(known, shards=_trained_ahead(engine, _dealt(engine, shards, slices, seed)))
+
+
+def _dealt(engine: Engine, shards: int, slices: int, seed: int) -> Shards:
+    """The rows of each slice of each shard; nothing is trained yet.
+
+    Raises:
+        ProjectError: fewer rows than slices.
+    """
+    if shards < 1 or slices < 1 or shards * slices > engine.n:
         raise ProjectError(
             f"expected at least one shard, one slice and a row for each of them, but got {shards} shards of "
-            f"{slices} slices for {n} rows; try fewer."
+            f"{slices} slices for {engine.n} rows; try fewer."
         )
-    engine = engine_of(project, device, progress, cancel)
     recipe = recipe_of(engine)
     epochs = max(1, round(2 * recipe.epochs / (slices + 1)))
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(engine.n))
     rows = tuple(
         tuple(part.sort().values for part in shard.tensor_split(slices))
         for shard in order.tensor_split(shards)
     )
-    weights = project.train.weights
-    plain = torch.ones(n, dtype=torch.float64) if weights is None else weights.double()
-    planned = Shards(rows, tuple(() for _ in rows), epochs, seed, repr(recipe))
-    states = tuple(_member(engine, planned, s, 0, project.train, plain, (s, shards)) for s in range(shards))
-    known = project.records or Records(trained_shapes(project.model))
-    return replace(known, shards=replace(planned, states=states))
+    return Shards(rows, tuple(() for _ in rows), epochs, seed, repr(recipe))
+
+
+def _trained_ahead(engine: Engine, dealt: Shards) -> Shards:
+    """``dealt`` with the states of its members, trained on the rows as they are."""
+    train, count = engine.project.train, len(dealt.rows)
+    weights = torch.ones(engine.n, dtype=torch.float64) if train.weights is None else train.weights.double()
+    states = tuple(_member(engine, dealt, s, 0, train, weights, (s, count)) for s in range(count))
+    return replace(dealt, states=states)
 
 
 def _member(
@@ -173,29 +186,28 @@ class Sisa(Described):
     That equals training those shards from scratch on the rows as the plan leaves them. The model is the vote
     of the members: it is compared with the project's model, so that what changes is also that each member
     saw a share of the rows only.
+
+    Where the records have no ensemble it is trained first, on the rows as they are, and held with the
+    project. The diagnostics tell those seconds as ``ahead_seconds``, and the patch does not count them.
     """
 
     label = "SISA (ensemble of shards, retrained in part)"
     reference = "Bourtoule et al. (2021), Machine unlearning"
-    needs = ("recorder",)
+    needs = ("trainer",)
 
-    def check(self, project: Project) -> Records:
-        """The records of ``project``.
-
-        Raises:
-            ProjectError: they have no ensemble.
-        """
-        return needed(project, "SISA", "shards")
+    shards: int = field(default=5, metadata={"help": "Members, where none are trained ahead.", "min": 1})
+    slices: int = field(default=3, metadata={"help": "Checkpoints of each of them.", "min": 1})
 
     def __call__(self, engine: Engine, plan: PatchPlan, curvature: str | Curvature, seed: int) -> Update:
         """The vote of the members; nothing is predicted.
 
         Raises:
-            ProjectError: there is no ensemble, it was trained otherwise, or a strength other than 1.
+            ProjectError: the ensemble was trained otherwise, or a strength other than 1.
         """
-        shards = self.check(engine.project).shards
-        assert shards is not None
         refuse_strength(plan, "SISA")
+        begin = time.perf_counter()
+        shards = self._ensemble(engine)
+        ahead = time.perf_counter() - begin
         split, weights = planned_rows(engine, plan)
         since = first_slices(shards, plan)
         members = []
@@ -214,21 +226,29 @@ class Sisa(Described):
             predicted={},
             diagnostics={
                 "shards": len(since),
+                "ahead_seconds": ahead,
                 "shards_retrained": retrained,
                 "trained": sum(_trained(shards, since)) / sum(_trained(shards, [0] * len(since))),
             },
         )
 
     def estimate(self, engine: Engine, plan: PatchPlan) -> Estimate:
-        """What it costs in seconds and bytes, the training ahead not counted.
-
-        Raises:
-            ProjectError: there is no ensemble.
-        """
-        shards = self.check(engine.project).shards
-        assert shards is not None
+        """What it costs in seconds and bytes, with the training ahead where that is still to be done."""
+        own = engine.project.records and engine.project.records.shards
+        ahead = own or engine.project.memo.get(self)
+        shards = ahead or _dealt(engine, self.shards, self.slices, 0)
         rows = sum(_trained(shards, first_slices(shards, plan)))
+        rows += 0 if ahead else sum(_trained(shards, [0] * len(shards.rows)))
         return training_estimate(engine, rows, shards.epochs, recipe_of(engine).batch_size)
+
+    def _ensemble(self, engine: Engine) -> Shards:
+        """That of the records; else one that is trained now, once."""
+        project = engine.project
+        if project.records is not None and project.records.shards is not None:
+            return project.records.shards
+        if self not in project.memo:
+            project.memo[self] = _trained_ahead(engine, _dealt(engine, self.shards, self.slices, 0))
+        return project.memo[self]
 
 
 def first_slices(shards: Shards, plan: PatchPlan) -> list[int]:

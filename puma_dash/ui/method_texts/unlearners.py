@@ -69,7 +69,7 @@ UNLEARNERS = {
         formula=r"$p(y \mid x) = \tfrac{1}{S} \sum_s p(y \mid x;\, \theta_s)$, where shard $s$ goes back to "
         "the checkpoint before the first of its slices that holds a marked row.",
         needs="It needs an ensemble that was trained ahead, by default of five shards with three slices "
-        "each, and so the decision to have one before anybody asks for a removal.",
+        "each; where there is none it is trained first, which is told and not counted.",
         cost="A row or two cost a part of one shard's training; 50 random rows of digits touched the first "
         "slice of every shard, which is the whole training again.",
         misleads="It is exact for its ensemble and not for your model: every member saw only its shard, so "
