@@ -69,6 +69,7 @@ def scores(here: Context, costs: Costs) -> None:
         hide_index=True,
         height=tall(len(table), most=600),
         column_config={
+            "method": st.column_config.TextColumn("method", width=240),
             "about": st.column_config.TextColumn("takes about", help="Estimated, on one core.", width=92),
             "took": st.column_config.TextColumn("scored in", width=100),
         },
