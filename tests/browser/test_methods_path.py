@@ -26,6 +26,7 @@ def test_methods_score_rows_agree_or_not_and_find_wrong_labels(page, server):
         page.mouse.click(box["x"] + TICK, box["y"] + HEADER + (line + 0.5) * ROW)
         wait_until_idle(page)
     page.get_by_role("button", name="Score 1,000 rows by 2 methods").click()
+    wait_until_idle(page)  # a rerun that begins at once would take the place of the click's own
 
     section(page, "Agreement")
     expect(page.get_by_text(re.compile("Most agree training loss and KNN.Shapley"))).to_be_visible()

@@ -200,7 +200,7 @@ def test_what_became_of_the_marked_rows():
 def test_the_race_has_the_metrics_of_values():
     from puma_dash.ui.compare import Record
 
-    found = race_table({"one": Record("", {"seconds": 3.0, "comparison": compared()})})
+    found = race_table({"one": Record("", {"seconds": 3.0, "diagnostics": {}, "comparison": compared()})})
     assert found["RMSE"][0] == "61.300 (−1.200 to +0.100)"
     assert found["closer, further"][0] == "60, 38"
     assert found["loss on removed"][0] == "4,659.1"
