@@ -163,10 +163,8 @@ def paper(here: Context) -> None:
         )
         counts = [1, 2, 3, 5, 10]
         seeds = st.selectbox("Seeds", counts, width=140, **here.choosing("experiment-seeds", counts, 3))
-        state = here.job(f"experiment {key}")
-        if st.button(
-            "Run", type="primary", icon=":material/play_arrow:", disabled=state is not None and state.live
-        ):
+        busy = live(here, f"experiment {key}")
+        if st.button("Run", type="primary", icon=":material/play_arrow:", disabled=busy):
             here.start("experiment", {"experiment": key, "seeds": seeds}, f"experiment {key}")
             st.rerun()
     job(here, f"experiment {key}", EXPERIMENTS[key])

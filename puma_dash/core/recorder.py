@@ -34,7 +34,6 @@ STEPS = {
     "rates": "recorder.epoch(optimizer) at the end of each epoch",
     "batches": "recorder.batch(rows) after each step",
     "updates": "puma.Recorder(model, updates=True) and recorder.batch(rows) after each step",
-    "shards": "puma.train_shards(project), which trains the ensemble ahead",
 }
 """Part of the records -> the line that makes it."""
 WORDS = {
@@ -43,7 +42,6 @@ WORDS = {
     "rates": "the learning rate of each epoch",
     "batches": "which rows each batch of training held",
     "updates": "the change of the parameters in each batch of training",
-    "shards": "an ensemble trained on shards of the rows",
 }
 
 
